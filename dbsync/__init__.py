@@ -1,0 +1,1 @@
+"""dbsync moves a live system from one database to another, and back."""

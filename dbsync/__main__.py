@@ -1,0 +1,6 @@
+"""`python -m dbsync`."""
+
+from dbsync.cli.main import main
+
+if __name__ == "__main__":
+    main()

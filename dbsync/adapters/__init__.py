@@ -1,0 +1,1 @@
+"""One module or package for each outside thing. Adapters know the sockets and the nouns, never a room."""

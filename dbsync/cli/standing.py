@@ -1,0 +1,219 @@
+"""What `status` tells: both guards, revisions, lag, evidence, route and follower, as far as they can be read."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from dbsync.cli.wiring import Context
+from dbsync.cutover.state import Ownership
+from dbsync.errors import Blocker, DbsyncError
+from dbsync.model import Lag
+from dbsync.sync.lag import measure
+
+HEARTBEAT_SECONDS = 10.0
+"""A follower whose last heartbeat is older than this is not running."""
+
+
+@dataclass
+class Standing:
+    """Where everything stands. What could not be read is None, `unknown`, or listed as unreachable."""
+
+    active: str | None = None
+    idle: str | None = None
+    phase: str = "following"
+    epoch: int = 0
+    revisions: dict[str, str | None] = field(default_factory=dict)
+    lag: Lag | None = None
+    receipt: dict[str, Any] | None = None
+    route: str | None = None
+    follower: str = "unknown"
+    blockers: list[Blocker] = field(default_factory=list)
+    unreachable: list[str] = field(default_factory=list)
+    excluded: tuple[str, ...] = ()
+    warnings: list[str] = field(default_factory=list)
+    next: str | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether a cutover would be let through now."""
+        return not self.blockers
+
+    def data(self) -> dict[str, Any]:
+        """The object that scripts read."""
+        lag = None if self.lag is None else {"changes": self.lag.changes, "seconds": self.lag.seconds}
+        found: dict[str, Any] = {
+            "active": self.active,
+            "idle": self.idle,
+            "phase": self.phase,
+            "epoch": self.epoch,
+            "revisions": self.revisions,
+            "lag": lag,
+            "receipt": self.receipt,
+            "route": self.route,
+            "follower": self.follower,
+            "ready": self.ready,
+            "blockers": [{"code": b.code, "found": b.found, "remedy": b.remedy} for b in self.blockers],
+            "excluded": list(self.excluded),
+        }
+        if self.unreachable:
+            found["unreachable"] = self.unreachable
+        return found
+
+
+def look(context: Context) -> Standing:
+    """Where everything stands now.
+
+    Raises Unavailable when neither side answers, Refused (`not-initialised`), OwnershipAmbiguous, ConfigError.
+    """
+    seen, roles = context.read_roles()
+    found = Standing(roles.active, roles.idle, roles.phase, roles.epoch, unreachable=list(seen.unreachable))
+    for name, exc in seen.unreachable.items():
+        found.blockers.append(Blocker("unreachable", f"{name} does not answer: {exc.message}", exc.remedy))
+    reachable = [name for name in context.names if name not in seen.unreachable]
+    found.revisions = {name: _revision(context, name) if name in reachable else None for name in context.names}
+    found.excluded = tuple(sorted({t for name in reachable for t in context.database(name).excluded()}))
+    _follow(context, roles, reachable, found)
+    _route(context, roles, found)
+    if not seen.unreachable:
+        judge(context, roles, found)
+    found.next = _next(found)
+    return found
+
+
+def _revision(context: Context, name: str) -> str | None:
+    with context.database(name).view() as view:
+        return view.revision()
+
+
+def _follow(context: Context, roles: Ownership, reachable: list[str], found: Standing) -> None:
+    """Fill in lag, follower and receipt: they are written in the idle side, and measured at the active one."""
+    idle = roles.idle or roles.new
+    if idle not in reachable:
+        return
+    with context.database(idle).view() as view:
+        checkpoint = view.checkpoint()
+        beat = view.load("heartbeat", "follower")
+        receipt = view.load("receipt", "last")
+    now = context.clock.now()
+    found.follower = follower_of(beat, now)
+    if receipt is not None:
+        found.receipt = receipt_of(receipt, now)
+    active = roles.active
+    if active in reachable and active is not None:
+        with context.database(active).view() as view:
+            found.lag = measure(view, checkpoint)
+
+
+def follower_of(beat: dict[str, Any] | None, now: datetime) -> str:
+    """What a heartbeat says of the follower: `running` or `stopped`."""
+    at = moment((beat or {}).get("at"))
+    if beat is None or at is None:
+        return "stopped"
+    fresh = (now - at).total_seconds() <= HEARTBEAT_SECONDS
+    return "running" if fresh and not _died_here(beat) else "stopped"
+
+
+def _died_here(beat: dict[str, Any]) -> bool:
+    """Whether the follower ran on this host and its process is gone: known at once, without waiting for its age."""
+    pid = beat.get("pid")
+    if beat.get("host") != platform.node() or not isinstance(pid, int):
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def receipt_of(document: dict[str, Any], now: datetime) -> dict[str, Any]:
+    """The receipt as `status` tells it; `valid` is for `judge` to say."""
+    taken = moment(document.get("taken_at"))
+    return {
+        "id": document.get("id"),
+        "taken_at": document.get("taken_at"),
+        "age_seconds": max(0.0, (now - taken).total_seconds()) if taken is not None else 0.0,
+        "valid": False,
+        "position": document.get("position"),
+        "tables": document.get("tables", []),
+    }
+
+
+def moment(text: object) -> datetime | None:
+    """An ISO text as a moment (UTC where it names no zone), None when it is none."""
+    try:
+        found = datetime.fromisoformat(str(text))
+    except ValueError:
+        return None
+    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+
+
+def _route(context: Context, roles: Ownership, found: Standing) -> None:
+    try:
+        router = context.router
+        if router is None:
+            found.warnings.append("no-router")
+            return
+        environments = {one.environment for one in router.routes()}
+    except DbsyncError as exc:
+        found.blockers.append(Blocker("route-unknown", exc.message, exc.remedy))
+        return
+    found.route = environments.pop() if len(environments) == 1 else "other"
+    if roles.active is not None and found.route != roles.active:
+        found.blockers.append(
+            Blocker(
+                "route-disagrees",
+                f"requests go to {found.route or 'an unknown service'}, and {roles.active} is active",
+                "dbsync doctor",
+            )
+        )
+
+
+def judge(context: Context, roles: Ownership, found: Standing) -> None:
+    """Say what stands in the way of a cutover, and whether the receipt is valid.
+
+    The cutover's own gates are the judge; here is the one place where they are asked for `status`.
+    """
+    if roles.active is None or not roles.settled:
+        found.blockers.append(
+            Blocker("cutover-running", f"a handover to {roles.new} is under way", "dbsync cutover --resume")
+        )
+        return
+    limit = context.config.cutover.max_lag
+    if found.lag is None:
+        found.blockers.append(Blocker("lag-unknown", "how far the idle side is behind is not known", "dbsync sync"))
+    elif found.lag.seconds > limit:
+        found.blockers.append(
+            Blocker("lag-too-high", f"the idle side is {found.lag.seconds:.1f} s behind", "dbsync sync")
+        )
+    receipt = found.receipt
+    if receipt is None:
+        found.blockers.append(Blocker("not-verified", "no receipt proves that both sides agree", "dbsync verify"))
+    elif receipt["age_seconds"] > context.config.verify.receipt_max_age:
+        found.blockers.append(Blocker("receipt-old", "the last verification is too long ago", "dbsync verify"))
+    else:
+        receipt["valid"] = True
+
+
+def _next(found: Standing) -> str:
+    if found.unreachable:
+        return "dbsync doctor"
+    codes = [one.code for one in found.blockers]
+    for code, command in (
+        ("cutover-running", "dbsync cutover --resume"),
+        ("lag-unknown", "dbsync sync"),
+        ("lag-too-high", "dbsync sync"),
+        ("table-stale", "dbsync sync"),
+        ("schema-missing", "dbsync migrate --target idle"),
+        ("not-verified", "dbsync verify"),
+    ):
+        if code in codes:
+            return command
+    if any(code.startswith("receipt-") or code in ("idle-written", "guard-changed") for code in codes):
+        return "dbsync verify"
+    return "dbsync doctor" if codes else "dbsync cutover"

@@ -1,0 +1,95 @@
+"""`dbsync sync`: make the idle database follow the active one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from dbsync.cli.options import tables_option
+from dbsync.cli.render import Outcome, Paper, seconds
+from dbsync.cli.session import Session, verb
+from dbsync.cli.wiring import Context
+from dbsync.errors import Interrupted
+
+if TYPE_CHECKING:
+    from dbsync.sync.run import Pump, Synced
+
+
+@verb("sync", writes=True)
+@click.option("--once", is_flag=True, help="Until the lag is zero, then end.")
+@click.option("--snapshot", is_flag=True, help="Copy every table again, even where a copy is there.")
+@tables_option("Only these tables (with --once or --snapshot).")
+def sync(session: Session, once: bool, snapshot: bool, tables: tuple[str, ...] | None) -> Outcome:
+    """Make the idle database follow the active one, until stopped. Takes a snapshot when there is none.
+
+    Example: dbsync sync --once
+    """
+    if tables is not None and not (once or snapshot):
+        raise click.UsageError("--tables goes with --once or --snapshot.")
+    context = session.context
+    synced = _once(context, snapshot, tables) if once else _until_stopped(session, snapshot, tables)
+    return _outcome(synced, once)
+
+
+def _once(context: Context, snapshot: bool, tables: tuple[str, ...] | None) -> Synced:
+    pump = context.pump()
+    copied = pump.ensure_snapshot(tables, force=snapshot) if snapshot or tables else None
+    synced = pump.drain()
+    synced.copied(copied)
+    return synced
+
+
+def _until_stopped(session: Session, snapshot: bool, tables: tuple[str, ...] | None) -> Synced:
+    """Follow. A stop on the way is success: what was copied so far is kept, and the copy goes on next time."""
+    from dbsync.sync.run import follow
+
+    session.running = True
+    context = session.context
+    copied = None
+    if snapshot:
+        pump = context.pump()
+        pump.pulse = lambda: _interrupt(session)
+        try:
+            copied = pump.ensure_snapshot(tables, force=True)
+        except Interrupted:
+            return _stopped(pump)
+    synced = follow(context.open_pair, context.clock, context.config.sync.interval, session.stop, report=session.report)
+    synced.copied(copied)
+    return synced
+
+
+def _interrupt(session: Session) -> None:
+    if session.stop():
+        raise Interrupted
+
+
+def _stopped(pump: Pump) -> Synced:
+    from dbsync.sync.run import Synced
+
+    with pump.target.view() as view:
+        checkpoint = view.checkpoint()
+    return Synced(position=checkpoint.position if checkpoint is not None else None, lag=pump.lag())
+
+
+def _outcome(synced: Synced, once: bool) -> Outcome:
+    lag = None if synced.lag is None else {"changes": synced.lag.changes, "seconds": synced.lag.seconds}
+    data = {
+        "position": synced.position,
+        "windows": synced.windows,
+        "upserted": synced.upserted,
+        "deleted": synced.deleted,
+        "snapshot": synced.snapshot,
+        "lag": lag,
+    }
+
+    def text(paper: Paper) -> None:
+        if synced.snapshot:
+            paper.line(f"Copied {synced.snapshot['rows']:,} rows of {synced.snapshot['tables']} tables.")
+        paper.line(f"{synced.windows} windows: {synced.upserted:,} rows written, {synced.deleted:,} deleted.")
+        if synced.lag is None:
+            paper.line("The lag is not known.")
+        else:
+            paper.line(f"Behind: {synced.lag.changes} changes, {seconds(synced.lag.seconds)}.")
+
+    return Outcome(data, next="dbsync verify" if once else "dbsync status", text=text)

@@ -1,0 +1,194 @@
+"""One table at one point of the revision path, as a query over the database that the rows come from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from dbsync.etl.crossing import RowMap
+from dbsync.etl.keys import KeyRule, identity
+from dbsync.model import Column, Table
+
+Rules = Mapping[str, tuple[KeyRule, ...]]
+Quote = Callable[[str], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A table of one step: a table of the database itself (`body` is None), or a SELECT over the step before."""
+
+    table: str
+    columns: tuple[str, ...]
+    key: tuple[str, ...]
+    """Its primary key, as far as it is known (empty: it has none, or nobody knows it)."""
+    origin: str
+    """The quoted name under which a query reads it."""
+    rules: Rules
+    """For each table of the database that it reads: how changed keys there give keys here."""
+    body: str | None = None
+    ctes: tuple[tuple[str, str], ...] = ()
+    """What `body` (or, for a table, `origin`) needs before it, in order: (quoted name, SELECT)."""
+    types: Mapping[str, Column] = field(default_factory=dict)
+    """By folded name, the column whose type the value has; absent where it is an expression."""
+    fixes: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """By folded name, (name, expression over `q`): what a stored table of this shape would hold instead."""
+    driver: str | None = None
+    """The table of the database that gives exactly one row for each of its own, or None."""
+    driving: tuple[str, ...] = ()
+    """The key columns of that table."""
+    loses: Mapping[str, str] = field(default_factory=dict)
+    row: RowMap | None = None
+    cardinality: str = "1:1"
+    selects: int = 0
+    broken: str = ""
+    """Why its key cannot be followed from the database's tables, when it cannot."""
+
+    def has(self, name: str) -> str | None:
+        """The column of that name as it is spelt here (None: there is none that holds rows' own values)."""
+        return _spelt(self.columns, name)
+
+    @property
+    def derived(self) -> bool:
+        """Whether reading it needs a query of its own, because it is not a table of the database as it is."""
+        return self.body is not None or bool(self.fixes)
+
+    @property
+    def readable(self) -> tuple[str, ...]:
+        """The columns that a later SELECT may name: its own, and those that the shape fills with a default."""
+        filled = [name for folded, (name, _) in self.fixes.items() if self.has(folded) is None]
+        return (*self.columns, *filled)
+
+    def read(self, quote: Quote, suffix: str) -> tuple[str, tuple[tuple[str, str], ...]]:
+        """The name to put after FROM, and the CTEs that must stand before."""
+        if not self.derived:
+            return self.origin, self.ctes
+        name = quote(f"{suffix}_{self.table}")
+        if not self.fixes:
+            return name, (*self.ctes, (name, self.body or ""))
+        inner = self.origin if self.body is None else f"({self.body}\n)"
+        return name, (*self.ctes, (name, f"SELECT {self._fixed(quote)} FROM {inner} AS q"))
+
+    def _fixed(self, quote: Quote) -> str:
+        gives = []
+        for column in self.readable:
+            name, expression = self.fixes.get(column.casefold(), (column, f"q.{quote(column)}"))
+            gives.append(f"{expression} AS {quote(name)}")
+        return ", ".join(gives)
+
+    def select(self, quote: Quote, wanted: Sequence[tuple[str, str]]) -> str:
+        """The whole query of this table, giving (own column, name) in that order."""
+        gives = ", ".join(f"q.{quote(column)} AS {quote(name)}" for column, name in wanted)
+        inner = self.origin if self.body is None else f"({self.body}\n)"
+        return f"{with_clause(self.ctes)}SELECT {gives} FROM {inner} AS q"
+
+
+def stored(table: Table, quote: Quote) -> Stage:
+    """A table of the database as the first step of a chain."""
+    own = (identity(len(table.key)),) if table.key else None
+    return Stage(
+        table=table.name,
+        columns=tuple(column.name for column in table.columns),
+        key=table.key,
+        origin=quote(table.name),
+        rules={table.name: own} if own else {},
+        types={column.name.casefold(): column for column in table.columns},
+        driver=table.name if own else None,
+        driving=table.key,
+    )
+
+
+def by_name(
+    stage: Stage,
+    shape: Table | None,
+    last: bool,
+    quote: Quote,
+    stable: Callable[[str], bool],
+    loses: Mapping[str, str],
+) -> Stage:
+    """The same rows one step on, under the shape's names (unchanged where the shape is not known)."""
+    stage = replace(stage, loses={**stage.loses, **loses})
+    if shape is None or not stage.key:
+        return stage
+    places = [_place(stage.key, name) for name in shape.key]
+    order = [place for place in places if place is not None]
+    lost = len(order) < len(places)
+    moved = replace(
+        stage,
+        table=shape.name,
+        columns=tuple(name for name in stage.columns if shape.column(name) is not None),
+        key=shape.key,
+        rules={} if lost or not order else then(stage.rules, order),
+        driver=stage.driver if sorted(order) == list(range(len(stage.key))) else None,
+        broken=f"its primary key ({_list(shape.key)}) does not come out of the one before ({_list(stage.key)})"
+        if lost
+        else stage.broken,
+    )
+    return moved if last else settle(moved, shape, quote, stable)
+
+
+def then(rules: Rules, places: Sequence[int]) -> Rules:
+    """The rules followed by a projection of the keys that they give."""
+    return {base: tuple(dict.fromkeys(rule.then(places) for rule in each)) for base, each in rules.items()}
+
+
+def settle(stage: Stage, shape: Table, quote: Quote, stable: Callable[[str], bool]) -> Stage:
+    """The stage as a stored table of that shape would hold it: types of expressions, defaults of new columns.
+
+    Without it a chain matches other rows than tables would: an expression has no type of its own.
+    """
+    fixes: dict[str, tuple[str, str]] = {}
+    for column in shape.columns:
+        folded = column.name.casefold()
+        own = stage.has(column.name)
+        if own is not None:
+            had = stage.types.get(folded)
+            if (had is None or _family(had.type) != _family(column.type)) and castable(column.type):
+                fixes[folded] = (own, _cast(f"q.{quote(own)}", column))
+        elif not column.generated and column.fills_itself and stable(column.default or ""):
+            value = "NULL" if column.default is None else f"({column.default})"
+            fixes[folded] = (column.name, _cast(value, column) if castable(column.type) else value)
+    return replace(stage, fixes=fixes)
+
+
+def castable(type_: str) -> bool:
+    """Whether CAST to a declared type keeps every value that a column of that type would keep.
+
+    A date's type is not among them: where it only has a numeric affinity, CAST makes a year of it.
+    """
+    return _family(type_) in ("text", "integer", "real")
+
+
+def with_clause(ctes: Iterable[tuple[str, str]]) -> str:
+    """The CTEs as the beginning of a query (nothing when there are none)."""
+    parts = [f"{name} AS ({sql}\n)" for name, sql in dict(ctes).items()]
+    return f"WITH {', '.join(parts)} " if parts else ""
+
+
+def _family(type_: str) -> str:
+    upper = type_.upper()
+    families = (
+        ("text", ("CHAR", "CLOB", "TEXT")),
+        ("other", ("DATE", "TIME", "BOOL", "BLOB", "BINARY", "JSON", "POINT", "INTERVAL")),
+        ("integer", ("INT",)),
+        ("real", ("REAL", "FLOA", "DOUB", "DECIMAL", "NUMERIC", "MONEY")),
+    )
+    return next((name for name, words in families if any(word in upper for word in words)), f"other {upper}")
+
+
+def _cast(expression: str, column: Column) -> str:
+    plain = column.collation is None or column.collation.upper() == "BINARY" or _family(column.type) != "text"
+    return f"CAST({expression} AS {column.type})" + ("" if plain else f" COLLATE {column.collation}")
+
+
+def _list(names: Sequence[str]) -> str:
+    return ", ".join(names) or "none"
+
+
+def _place(names: Sequence[str], wanted: str) -> int | None:
+    folded = wanted.casefold()
+    return next((place for place, name in enumerate(names) if name.casefold() == folded), None)
+
+
+def _spelt(names: Sequence[str], wanted: str) -> str | None:
+    place = _place(names, wanted)
+    return None if place is None else names[place]

@@ -1,0 +1,1 @@
+"""What shape? Revisions planned, judged and run, one transaction each."""
