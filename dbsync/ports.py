@@ -357,6 +357,10 @@ class Router(Protocol):
         """Whether hold files of dbsync's lie in the watched directory."""
         ...
 
+    def healthy(self) -> bool:
+        """Whether every replica's probe is answered by the application without a server error."""
+        ...
+
     def writes_served(self) -> int | None:
         """Writes that have come back through the held routers, summed over replicas; None when not measured."""
         ...
@@ -371,6 +375,10 @@ class Gate(Protocol):
 
     def hold(self, seconds: float) -> None:
         """From now on writes wait; the custodian acts when this long has passed without a decision."""
+        ...
+
+    def reject(self, seconds: float) -> None:
+        """As `hold`, but writes are told to come again (503 and Retry-After)."""
         ...
 
     def decide(self, live: str) -> None:

@@ -26,6 +26,7 @@ PURE = frozenset(
         "marshal",
         "math",
         "re",
+        "statistics",
         "string",
         "textwrap",
         "typing",
@@ -38,7 +39,7 @@ PURE = frozenset(
 """What any module of a room may import; a name allows what is below it."""
 
 EXTRA = {
-    "run.py": frozenset({"logging", "os", "platform", "queue", "secrets", "threading", "uuid"}),
+    "run.py": frozenset({"gc", "logging", "os", "platform", "queue", "secrets", "threading", "uuid"}),
     "config.py": frozenset({"pathlib", "posixpath", "tomllib"}),
 }
 """What some files may import beside that: the one with effects, and the reader of text."""

@@ -96,6 +96,5 @@ def test_rooms_are_pure() -> None:
     ],
 )
 def test_an_impure_room_is_found(copy: Path, module: str, line: str, told: str) -> None:
-    assert offences(copy / "dbsync") == offences(PACKAGE)
     add(copy, module, line)
     assert any(told in offence and offence.startswith(f"{module}:") for offence in offences(copy / "dbsync"))

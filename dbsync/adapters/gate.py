@@ -208,4 +208,3 @@ class Control:
 
 def _failed(why: str, remedy: str = "Free what it needs, and run again.") -> Unavailable:
     return Unavailable(f"The gate does not start: {why}.", code="gate-failed", remedy=remedy)
-

@@ -101,6 +101,10 @@ class MemoryRouter(Router):
         self._answer()
         self.hold = None
 
+    def healthy(self) -> bool:
+        """See Router."""
+        return not self.down
+
     def hold_present(self) -> bool:
         """See Router."""
         return self.hold is not None
@@ -135,6 +139,10 @@ class MemoryGate(Gate):
     def hold(self, seconds: float) -> None:
         """See Gate."""
         self.deadline = self._clock.monotonic() + seconds
+
+    def reject(self, seconds: float) -> None:
+        """See Gate; here a write waits all the same."""
+        self.hold(seconds)
 
     def decide(self, live: str) -> None:
         """See Gate."""

@@ -101,7 +101,8 @@ def _refuse_odd_link(path: Path) -> None:
 
 
 def _parsed(path: Path, text: str) -> Any:
-    from ruamel.yaml import YAML, YAMLError
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
 
     try:
         return YAML(typ="safe", pure=True).load(text)
@@ -298,7 +299,7 @@ def locked(folder: Path, wait: float) -> Iterator[None]:
 
 
 def load_state(folder: Path) -> dict[str, Any]:
-    """dbsync's own record beside the lock; empty where there is none or it is damaged."""
+    """The record of dbsync's own beside the lock; empty where there is none or it is damaged."""
     try:
         found = json.loads((folder / "route.json").read_bytes())
     except (OSError, ValueError):

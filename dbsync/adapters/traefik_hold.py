@@ -38,6 +38,16 @@ class Held:
     priority: int
     """The effective one, from the API."""
     services: Mapping[str, str]
+    excluded: tuple[str, ...] = ()
+    """Rules of other routers at the hold's priority: their requests stay theirs."""
+
+    @property
+    def rule(self) -> str:
+        """What the hold's root asks for: the router's own rule, less what others would have had before it."""
+        own = str(option(self.definition, "rule"))
+        if not self.excluded:
+            return own
+        return " && ".join([f"({own})", *(f"!({rule})" for rule in self.excluded)])
 
     def root(self, tag: str) -> str:
         """The name of the router that asks the gate."""
@@ -58,7 +68,7 @@ def hold_document(held: Sequence[Held], tag: str, address: str, version: tuple[i
     routers: dict[str, Any] = {}
     for one in held:
         root: dict[str, Any] = {
-            "rule": option(one.definition, "rule"),
+            "rule": one.rule,
             # One more than the user's own and not "very high": that would take other routers' traffic.
             "priority": one.priority + 1,
             "middlewares": ["dbsync-gate"],

@@ -21,7 +21,7 @@ from dbsync.errors import ConfigError, DbsyncError, Unavailable
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 """Methods that do not write; every other one does, as far as the gate is concerned."""
 
-_SERVED = re.compile(rb'^traefik_router_requests_total\{([^}]*)\} ([0-9.e+]+)', re.MULTILINE)
+_SERVED = re.compile(rb"^traefik_router_requests_total\{([^}]*)\} ([0-9.e+]+)", re.MULTILINE)
 _LABEL = re.compile(rb'(method|router)="((?:[^"\\]|\\.)*)"')
 
 
@@ -67,7 +67,7 @@ class Connection:
             )
         self._secure, self._host, self._port = parts.scheme == "https", parts.hostname, port
         self.base = parts.path.rstrip("/")
-        self.query = parts.query
+        self._exact = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         self.shown = f"{parts.scheme}://{parts.hostname}{f':{port}' if port else ''}{self.base}"
         """The address without what may be secret in it."""
         self._timeout, self._verify = timeout, verify
@@ -96,13 +96,17 @@ class Connection:
             # The server let go of an idle connection: that says nothing about the server.
             return self._once(method, path, headers or {}, timeout or self._timeout)
 
+    def probe(self, headers: Mapping[str, str], timeout: float | None = None) -> Answer:
+        """A GET of exactly the address itself. Raises as `request`."""
+        return self.request("GET", "", headers, timeout)
+
     def _once(self, method: str, path: str, headers: Mapping[str, str], timeout: float) -> Answer:
         open_ = self._open or self._connect(timeout)
         self._open = None
         try:
             if open_.sock is not None:
                 open_.sock.settimeout(timeout)
-            open_.request(method, self.base + path, headers={**self._headers, **headers})
+            open_.request(method, self.base + path if path else self._exact, headers={**self._headers, **headers})
             found = open_.getresponse()
             body = found.read()
         except BaseException:
@@ -149,13 +153,14 @@ class Api:
     def ask(self, path: str) -> Any | None:
         """A JSON document, None where there is none (404). Raises Unavailable (`proxy-unreachable`)."""
         answer = self.get(path)
-        if answer.status == 404 and answer.headers.get("content-type", "").startswith("application/json"):
-            return None
         try:
-            if answer.status == 200:
-                return json.loads(answer.body)
+            found = json.loads(answer.body)
         except ValueError:
-            pass
+            raise self._odd(path, answer) from None
+        if answer.status == 200:
+            return found
+        if answer.status == 404 and isinstance(found, dict) and "message" in found:
+            return None
         raise self._odd(path, answer)
 
     def _odd(self, path: str, answer: Answer) -> DbsyncError:
@@ -163,7 +168,7 @@ class Api:
         return Unavailable(
             f"{self.shown}{path.partition('?')[0]} is not the proxy's API: it answers {what}.",
             code="proxy-unreachable",
-            remedy="Let router.api name the proxy's API (static configuration: api), with user and password if it asks.",
+            remedy="Let router.api name the proxy's API (static configuration: api), with a password if it asks.",
         )
 
     def all(self, kind: str, what: str, search: str = "") -> list[dict[str, Any]]:

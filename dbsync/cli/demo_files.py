@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
@@ -118,6 +118,7 @@ class Folder:
         dynamic = self.path / "traefik" / "dynamic"
         dynamic.mkdir(parents=True)
         (self.path / "logs").mkdir()
+        self._put("ports.json", json.dumps(asdict(self.ports)) + "\n")
         self._put("dbsync.toml", self._dbsync_toml())
         self._put("traefik/traefik.yml", self._traefik_yml(dynamic))
         self._put("traefik/dynamic/main-router.yml", MAIN_ROUTER)

@@ -28,13 +28,15 @@ def show(session: Session) -> Outcome:
         nothing: dict[str, Any] = {"router": None, "service": None, "environment": None, "written": None, "rules": []}
         note = f"There is no [router] in {session.config.path.name}: a cutover moves the databases only."
         return Outcome(nothing, warnings=["no-router"], notes=[note], text=lambda _: None)
+    # The file first: one that is missing is the configuration's fault, whatever the proxy says.
+    written = router.written()
     routes = router.routes()
     first = routes[0] if routes else None
     data = {
         "router": first.router if first else None,
         "service": first.service if first else None,
         "environment": environment_of(routes),
-        "written": router.written(),
+        "written": written,
         "rules": [
             {
                 "router": one.router,

@@ -10,12 +10,14 @@ from typing import Any
 
 from dbsync.cli.wiring import Context
 from dbsync.cutover.state import Ownership
-from dbsync.errors import Blocker, DbsyncError
+from dbsync.errors import Blocker, DbsyncError, Interrupted
 from dbsync.model import Lag
 from dbsync.sync.lag import measure
 
 HEARTBEAT_SECONDS = 10.0
 """A follower whose last heartbeat is older than this is not running."""
+
+AGAINST_RECEIPT = frozenset({"not-verified", "guard-changed", "idle-written", "table-stale"})
 
 
 @dataclass
@@ -77,9 +79,13 @@ def look(context: Context) -> Standing:
     found.revisions = {name: _revision(context, name) if name in reachable else None for name in context.names}
     found.excluded = tuple(sorted({t for name in reachable for t in context.database(name).excluded()}))
     _follow(context, roles, reachable, found)
-    _route(context, roles, found)
+    routed = _route(context, roles, found)
     if not seen.unreachable:
-        judge(context, roles, found)
+        found.blockers += judge(context, roles)
+        if found.receipt is not None:
+            found.receipt["valid"] = proves(found.blockers)
+    said = {one.code for one in found.blockers} | {one.found for one in found.blockers}
+    found.blockers += [one for one in routed if one.code not in said and one.found not in said]
     found.next = _next(found)
     return found
 
@@ -153,51 +159,42 @@ def moment(text: object) -> datetime | None:
     return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
 
 
-def _route(context: Context, roles: Ownership, found: Standing) -> None:
+def _route(context: Context, roles: Ownership, found: Standing) -> list[Blocker]:
+    """Fill in the route; gives what it says against a cutover, in case nothing else says it."""
     try:
         router = context.router
         if router is None:
             found.warnings.append("no-router")
-            return
+            return []
         environments = {one.environment for one in router.routes()}
     except DbsyncError as exc:
-        found.blockers.append(Blocker("route-unknown", exc.message, exc.remedy))
-        return
+        return [Blocker(exc.code, exc.message, exc.remedy)]
     found.route = environments.pop() if len(environments) == 1 else "other"
-    if roles.active is not None and found.route != roles.active:
-        found.blockers.append(
-            Blocker(
-                "route-disagrees",
-                f"requests go to {found.route or 'an unknown service'}, and {roles.active} is active",
-                "dbsync doctor",
-            )
-        )
+    if roles.active is None or found.route == roles.active:
+        return []
+    said = f"requests go to {found.route or 'an unknown service'}, and {roles.active} is active"
+    return [Blocker("route-disagrees", said, "dbsync doctor")]
 
 
-def judge(context: Context, roles: Ownership, found: Standing) -> None:
-    """Say what stands in the way of a cutover, and whether the receipt is valid.
+def judge(context: Context, roles: Ownership) -> list[Blocker]:
+    """What stands in the way of a cutover: the cutover's own gates say it, on evidence that costs little."""
+    from dbsync.cutover.gate import judge as verdict
+    from dbsync.cutover.world import survey
 
-    The cutover's own gates are the judge; here is the one place where they are asked for `status`.
-    """
     if roles.active is None or not roles.settled:
-        found.blockers.append(
-            Blocker("cutover-running", f"a handover to {roles.new} is under way", "dbsync cutover --resume")
-        )
-        return
-    limit = context.config.cutover.max_lag
-    if found.lag is None:
-        found.blockers.append(Blocker("lag-unknown", "how far the idle side is behind is not known", "dbsync sync"))
-    elif found.lag.seconds > limit:
-        found.blockers.append(
-            Blocker("lag-too-high", f"the idle side is {found.lag.seconds:.1f} s behind", "dbsync sync")
-        )
-    receipt = found.receipt
-    if receipt is None:
-        found.blockers.append(Blocker("not-verified", "no receipt proves that both sides agree", "dbsync verify"))
-    elif receipt["age_seconds"] > context.config.verify.receipt_max_age:
-        found.blockers.append(Blocker("receipt-old", "the last verification is too long ago", "dbsync verify"))
-    else:
-        receipt["valid"] = True
+        return [Blocker("cutover-running", f"a handover to {roles.new} is under way", "dbsync cutover --resume")]
+    world = context.world()
+    try:
+        return list(verdict(survey(world, roles, thorough=False).evidence, world.limits))
+    except Interrupted:
+        raise
+    except DbsyncError as exc:
+        return list(exc.blockers) or [Blocker(exc.code, exc.message, exc.remedy)]
+
+
+def proves(blockers: list[Blocker]) -> bool:
+    """Whether nothing among the blockers speaks against the receipt itself."""
+    return not any(one.code in AGAINST_RECEIPT or one.code.startswith("receipt-") for one in blockers)
 
 
 def _next(found: Standing) -> str:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import functools
+import os
+import platform
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dbsync.adapters.clock import SystemClock
@@ -13,9 +16,10 @@ from dbsync.config import Config, nearest
 from dbsync.cutover.state import Case, Ownership, ownership
 from dbsync.errors import ConfigError, DbsyncError, OwnershipAmbiguous, Refused, Unavailable
 from dbsync.model import Guard, Report, quiet
-from dbsync.ports import Database, Migrator, Router
+from dbsync.ports import Database, Gate, Migrator, Router
 
 if TYPE_CHECKING:
+    from dbsync.cutover.world import World
     from dbsync.etl.crossing import Pair
     from dbsync.etl.run import Lens
     from dbsync.sync.run import Pump
@@ -239,12 +243,81 @@ class Context:
         """The routers at the proxy, all of them as one; None without [router]. Raises ConfigError."""
         if not self.config.routers:
             return None
-        from dbsync.cli.wiring_router import make_router
+        from dbsync.adapters.traefik import Routers, TraefikRouter
 
-        return make_router(self.config)
+        cutover = self.config.cutover
+        return Routers(
+            [
+                TraefikRouter(
+                    file=one.file,
+                    router=one.router,
+                    services=one.services,
+                    api=one.api,
+                    state_dir=self.state_dir,
+                    kind=one.kind,
+                    probe=one.probe,
+                    probe_host=one.probe_host or None,
+                    ignore=one.ignore,
+                    gate_entrypoint=cutover.gate_entrypoint,
+                    hold=cutover.hold,
+                    still_live=self.is_live,
+                )
+                for one in self.config.routers
+            ]
+        )
+
+    @property
+    def state_dir(self) -> Path:
+        """The folder of dbsync's own beside the configuration file (locks, the route's epoch)."""
+        return self.config.path.absolute().parent / ".dbsync"
+
+    def is_live(self, name: str) -> bool:
+        """Whether the guards say now that this environment is live."""
+        return self.read_roles()[1].active == name
+
+    # --- the handover --------------------------------------------------------------------------
+
+    @property
+    def owner(self) -> str:
+        """This process, as it stands in guards and journals."""
+        return f"{platform.node()}:{os.getpid()}"
+
+    def world(
+        self,
+        gate: Gate | None = None,
+        accept_loss: bool = False,
+        owner_lives: Callable[[str], bool | None] = lambda _owner: None,
+    ) -> World:
+        """What a handover works with. Raises ConfigError."""
+        from dbsync.cutover.gate import Limits
+        from dbsync.cutover.world import World
+
+        cutover = self.config.cutover
+        return World(
+            databases=self.databases,
+            lens=self.lens,
+            router=self.router,
+            gate=gate,
+            clock=self.clock,
+            limits=Limits(
+                max_lag=cutover.max_lag,
+                receipt_max_age=self.config.verify.receipt_max_age,
+                max_pause=cutover.max_pause,
+                hold=cutover.hold,
+                accept_loss=accept_loss,
+            ),
+            owner=self.owner,
+            report=self.report,
+            stop=self.stop,
+            owner_lives=owner_lives,
+            names=self.names,
+        )
 
     def close(self) -> None:
         """Let go of every connection."""
+        router = self.__dict__.get("router")
+        if router is not None:
+            router.close()
         for database in self._databases.values():
             with suppress(DbsyncError):
                 database.dispose()

@@ -252,7 +252,7 @@ def _without_semicolon(text: str, dialect: str) -> str:
     ends = [token for token in tokens if token.token_type is TokenType.SEMICOLON]
     for token in reversed(ends):
         text = text[: token.start] + text[token.end + 1 :]
-    return text.strip()
+    return text.rstrip()
 
 
 def _outputs(tree: exp.Select, where: Where) -> tuple[Output, ...]:

@@ -182,7 +182,7 @@ class _Verification:
 
     def _table(self, subject: Subject) -> None:
         tally = self.tallies[subject.name] = Tally(subject.name)
-        digest = hashlib.blake2b(digest_size=32)
+        digest = hashlib.sha256()
         total = self.expected.get(subject.name, {}).get("rows")
         after: Key | None = None
         size = snapshot.FIRST_ROWS

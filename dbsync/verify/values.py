@@ -15,10 +15,10 @@ _FORMAT = 2
 _LIST_HEAD = 5
 
 
-def canonical(rows: Sequence[Row]) -> bytes:
+def canonical(rows: list[Row]) -> bytes:
     """The canonical bytes of a list of rows, in their order."""
     try:
-        return marshal.dumps(list(rows), _FORMAT)
+        return marshal.dumps(rows, _FORMAT)
     except ValueError:
         return marshal.dumps([tuple(_plain(cell) for cell in row) for row in rows], _FORMAT)
 

@@ -1,4 +1,4 @@
-"""Fill a shop of release 1 with rows: python seed.py --database blue.db [--customers 2000] [--orders 3000] [--script FILE].
+"""Rows for a shop of release 1: python seed.py --database blue.db [--customers 2000] [--orders 3000] [--script FILE].
 
 With --script the file is made by running that SQL first (`dbsync migrate --target blue --sql --to 0001` prints it).
 """

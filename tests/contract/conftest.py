@@ -14,8 +14,6 @@ from tests.contract.sqlite_file import File, Make
 @pytest.fixture(params=["memory", "sqlite"])
 def bare(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rig]:
     """Blue and green with their tables, before `init`."""
-    if request.param == "sqlite":
-        pytest.importorskip("dbsync.adapters.sqlite")
     rig = Rig(request.param, tmp_path)
     yield rig
     rig.dispose()

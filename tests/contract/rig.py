@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from dbsync.adapters.memory import FakeClock, MemoryDatabase
+from dbsync.adapters.sqlite import SqliteDatabase
 from dbsync.errors import Refused
 from dbsync.model import Changes, Column, ForeignKey, Guard, Key, Position, Relation, Role, Row, Table, Value
 from dbsync.ports import Database
@@ -174,8 +175,6 @@ class SqliteSide:
     """A file, and an application that knows nothing of dbsync."""
 
     def __init__(self, name: str, shapes: Mapping[str, Table], folder: Path) -> None:
-        from dbsync.adapters.sqlite import SqliteDatabase
-
         self.shapes = shapes
         self.path = folder / f"{name}.db"
         with self.connection() as connection:

@@ -8,6 +8,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+from dbsync.adapters.sqlite import SqliteDatabase
 from dbsync.model import Changes, Key, Position
 from dbsync.ports import Database
 
@@ -25,8 +26,6 @@ class File:
             connection.execute("PRAGMA journal_mode = WAL")
             for statement in statements:
                 connection.execute(statement)
-        from dbsync.adapters.sqlite import SqliteDatabase
-
         self.db: Database = SqliteDatabase(name, f"sqlite:///{path}", exclude)
         self.db.install(live)
 

@@ -6,9 +6,6 @@ import sqlite3
 from typing import Any
 
 import pytest
-
-pytest.importorskip("dbsync.adapters.sqlite")
-
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
 

@@ -201,15 +201,15 @@ def traefik(
     gate_entrypoint: str | None = "dbsync",
     labels: bool = True,
     certificate: bool = False,
-    more: str = "",
+    web_more: str = "",
     single_file: Path | None = None,
 ) -> Iterator[Traefik]:
     """A real Traefik with a file provider, stopped at the end.
 
     `dynamic` is the watched directory (default: `folder`/dynamic; two replicas may share one), `gate_entrypoint`
     the name of the loopback entry point for the gate (None: there is none), `labels` whether the metrics carry
-    router labels, `certificate` whether a default certificate stands ready (reloads are quicker with one), `more`
-    lines of static configuration, `single_file` the one file to watch instead of a directory.
+    router labels, `certificate` whether a default certificate stands ready (reloads are quicker with one), `web_more`
+    more settings of the entry point `web`, `single_file` the one file to watch instead of a directory.
     """
     binary = traefik_binary()
     folder.mkdir(parents=True, exist_ok=True)
@@ -219,7 +219,7 @@ def traefik(
         _default_certificate(folder, dynamic)
     for attempt in range(3):
         web, api, gate, tcp = free_ports(4)
-        text = _static(dynamic, single_file, web, api, gate, tcp, throttle, gate_entrypoint, labels) + more
+        text = _static(dynamic, single_file, web, api, gate, tcp, throttle, gate_entrypoint, labels, web_more)
         (folder / "traefik.yml").write_text(text)
         with (folder / "traefik.log").open("wb") as log:
             process = subprocess.Popen(
@@ -252,6 +252,7 @@ def _static(
     throttle: str,
     gate_entrypoint: str | None,
     labels: bool,
+    web_more: str,
 ) -> str:
     trusted = '"127.0.0.1/32"'
     loopback = (
@@ -266,7 +267,7 @@ def _static(
         f"metrics: {{prometheus: {{addRoutersLabels: {str(labels).lower()}}}}}\n"
         "log: {level: WARN}\n"
         "entryPoints:\n"
-        f'  web: {{address: "127.0.0.1:{web}"}}\n'
+        f'  web: {{address: "127.0.0.1:{web}"{", " + web_more if web_more else ""}}}\n'
         f'  traefik: {{address: "127.0.0.1:{api}"}}\n'
         f'  tcp: {{address: "127.0.0.1:{tcp}"}}\n'
         f"{loopback}"
@@ -276,13 +277,14 @@ def _static(
 
 def _default_certificate(folder: Path, dynamic: Path) -> None:
     # Without one Traefik makes an RSA key at every reload, which takes 20 to 700 ms of a busy core.
+    if shutil.which("openssl") is None:
+        return
     made = subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days",
          "2", "-subj", "/CN=localhost", "-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")],
         capture_output=True, check=False,
     )  # fmt: skip
-    if made.returncode:
-        pytest.fail(f"openssl: {made.stderr.decode()}")
+    assert made.returncode == 0, made.stderr.decode()
     (dynamic / "tls.yml").write_text(
         "tls:\n  stores:\n    default:\n      defaultCertificate:\n"
         f'        certFile: "{folder / "cert.pem"}"\n        keyFile: "{folder / "key.pem"}"\n'
@@ -308,9 +310,13 @@ def main_router(blue: str, green: str, service: str = "blue-service") -> dict[st
 @contextmanager
 def site(**options: Any) -> Iterator[tuple[Traefik, Backend, Backend]]:
     """A Traefik whose `main-router` leads to blue, with both backends running. Options as of `traefik`."""
-    with tempfile.TemporaryDirectory(prefix="dbsync-traefik-") as name, backend("blue") as blue:
-        with backend("green") as green, traefik(Path(name), **options) as proxy:
-            for file, text in main_router(blue.url, green.url).items():
-                proxy.put(file, text)
-            wait_for(lambda: proxy.service_of("main-router") == "blue-service" and proxy.get()[0] == 200)
-            yield proxy, blue, green
+    with (
+        tempfile.TemporaryDirectory(prefix="dbsync-traefik-") as name,
+        backend("blue") as blue,
+        backend("green") as green,
+        traefik(Path(name), **options) as proxy,
+    ):
+        for file, text in main_router(blue.url, green.url).items():
+            proxy.put(file, text)
+        wait_for(lambda: proxy.service_of("main-router") == "blue-service" and proxy.get()[0] == 200)
+        yield proxy, blue, green

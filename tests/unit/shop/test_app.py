@@ -89,9 +89,8 @@ def test_a_write_that_dbsync_refuses_is_a_503_and_leaves_no_transaction_open(
     release: int, databases: dict[int, Path], serve: Start, sort: str
 ) -> None:
     with closing(sqlite3.connect(databases[release])) as db:
-        db.execute(
-            f"CREATE TRIGGER closed BEFORE INSERT ON orders BEGIN SELECT RAISE({sort}, 'dbsync: not the active one'); END"
-        )
+        refusal = f"SELECT RAISE({sort}, 'dbsync: not the active one')"
+        db.execute(f"CREATE TRIGGER closed BEFORE INSERT ON orders BEGIN {refusal}; END")
         client = Client(serve(release, databases[release]))
         status, told = client.ask("POST", "/orders", ORDER)
         assert status == 503 and told["error"].startswith("dbsync:")

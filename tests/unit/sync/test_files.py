@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -190,24 +191,14 @@ def test_no_difference_is_seen_under_concurrent_writes_with_a_follower(files: Fi
                 written.append(n)
                 time.sleep(0.002)
 
-    failed: list[BaseException] = []
-
-    def run() -> None:
+    with ThreadPoolExecutor(2) as threads:
+        running = [threads.submit(write), threads.submit(follow, files.pump, files.clock, 0.01, stop.is_set)]
         try:
-            follow(files.pump, files.clock, 0.01, stop.is_set)
-        except BaseException as error:
-            failed.append(error)
-
-    threads = [threading.Thread(target=write), threading.Thread(target=run)]
-    for thread in threads:
-        thread.start()
-    try:
-        found = [files.verify() for _ in range(4)]
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
-    assert not failed, failed
+            found = [files.verify() for _ in range(4)]
+        finally:
+            stop.set()
+    for thread in running:
+        thread.result()
     assert all(one.equal and one.receipt is not None for one in found), found
     assert len(written) > 100
     receipt = found[0].receipt

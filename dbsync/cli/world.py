@@ -1,0 +1,70 @@
+"""Wiring of a handover: what the cutover room works with, out of a session."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dbsync.adapters.custodian import CustodianProcess, RecordedGate, own_command, owner_lives, read_record
+from dbsync.cutover.gate import Limits
+from dbsync.cutover.world import World
+from dbsync.ports import Gate
+
+if TYPE_CHECKING:
+    from dbsync.cli.session import Session
+    from dbsync.config import Config
+
+
+def state_folder(config: Config) -> Path:
+    """Where the traces of a handover under way are kept: beside the configuration."""
+    return config.path.parent / ".dbsync"
+
+
+def record_path(config: Config) -> Path:
+    """Where the custodian of a handover under way tells how its gate is reached."""
+    return state_folder(config) / "handover.json"
+
+
+def limits_of(config: Config, accept_loss: bool = False) -> Limits:
+    """What the configuration requires of a handover."""
+    settings = config.cutover
+    return Limits(
+        max_lag=settings.max_lag,
+        receipt_max_age=config.verify.receipt_max_age,
+        max_pause=settings.max_pause,
+        hold=settings.hold,
+        accept_loss=accept_loss,
+    )
+
+
+def make_world(session: Session, owner: str, gate: Gate | None, accept_loss: bool = False) -> World:
+    """The world of one handover."""
+    context = session.context
+    return World(
+        databases=context.databases,
+        lens=context.lens,
+        router=context.router,
+        gate=gate,
+        clock=context.clock,
+        limits=limits_of(context.config, accept_loss),
+        owner=owner,
+        report=session.report,
+        stop=session.stop,
+        owner_lives=owner_lives,
+        names=context.names,
+    )
+
+
+def coordinator_world(session: Session, owner: str, accept_loss: bool) -> World:
+    """The world of a coordinator: it starts a custodian."""
+    gate = CustodianProcess(own_command(session.file), record_path(session.config))
+    return make_world(session, owner, gate, accept_loss)
+
+
+def resolver_world(session: Session, owner: str) -> World:
+    """The world of a resolver: it uses the gate that still runs, if one does."""
+    record = read_record(record_path(session.config))
+    gate = RecordedGate(record) if record is not None and record.get("port") else None
+    world = make_world(session, owner, gate)
+    return replace(world)
