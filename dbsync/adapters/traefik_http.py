@@ -191,10 +191,9 @@ class Api:
         return found
 
     def router(self, kind: str, name: str) -> list[dict[str, Any]]:
-        """What the proxy made of a router of the file provider: one entry, or one an entry point, or none."""
-        found = self.ask(f"/api/{kind}/routers/{quote(name, safe='')}@file")
-        if found is not None:
-            return [found]
+        """What the proxy made of a router of the file provider: one entry, or several by entry point, or none."""
+        # Never by its own name alone: where some entry points have settings of their own, an entry of that name
+        # stands beside those with a prefix, and speaks for the other entry points only.
         return matching(self.all(kind, "routers", name), name)
 
     def service(self, kind: str, name: str) -> dict[str, Any] | None:
@@ -264,7 +263,7 @@ def bare(name: str | None) -> str:
 def matching(routers: Iterable[dict[str, Any]], name: str) -> list[dict[str, Any]]:
     """Those entries that stand for this router of the file provider.
 
-    Where entry points carry settings of their own, the proxy makes one router an entry point and puts its name
+    For an entry point with settings of its own the proxy makes a router of its own, and puts the entry point's name
     before the router's; a prefix that is no entry point of that router's is another router's name.
     """
     found = []

@@ -30,7 +30,7 @@ from dbsync.adapters.traefik_target import Target, until
 from dbsync.errors import Refused, Unavailable
 
 LINGER = 1.0
-"""Seconds that the way to the gate stays after the hold has left the API: requests under way still ask."""
+"""Seconds that the gate and the way to it stay after the hold has left the API: requests under way still ask."""
 
 
 class Site:
@@ -146,12 +146,12 @@ class Site:
     # --- out ----------------------------------------------------------------------------------
 
     def remove(self, wait: float) -> None:
-        """Take the gate away, harmless when it is not there or the proxy is down.
+        """Take the gate away, harmless when it is not there or the proxy is down. Afterwards the gate may end.
 
         Raises Unavailable (`hold-not-removed`) when a replica may still ask the gate; then the way to it stays.
         """
         with files.locked(self._state_dir, self._lock_wait):
-            files.remove(self._hold)
+            asked = files.remove(self._hold) or self._gate.exists()
             state = files.load_state(self._state_dir)
             if state.get("holds", {}).pop(str(self._directory), None) is not None:
                 files.save_state(self._state_dir, state)
@@ -165,7 +165,7 @@ class Site:
                 changed=True,
                 next_command="dbsync cutover --resume",
             )
-        if self._gate.exists():
+        if asked:
             time.sleep(LINGER)
             with files.locked(self._state_dir, self._lock_wait):
                 # Somebody may have begun anew meanwhile; then it is theirs.

@@ -83,8 +83,7 @@ def _run(
 def _walk(
     session: Session, name: str, dry_run: bool, rehearse: bool, accept_loss: bool, bake: str | None, yes: bool
 ) -> Outcome:
-    from dbsync.adapters.custodian import new_owner
-    from dbsync.cli.world import coordinator_world
+    from dbsync.cli.world import coordinator_world, new_owner
     from dbsync.config import duration
     from dbsync.cutover.bake import bake as watch
     from dbsync.cutover.run import hand_over
@@ -104,8 +103,7 @@ def _walk(
 
 
 def _resolve(session: Session, want: str) -> Outcome:
-    from dbsync.adapters.custodian import new_owner
-    from dbsync.cli.world import resolver_world
+    from dbsync.cli.world import new_owner, resolver_world
     from dbsync.cutover.resolve import resolve
 
     _await_custodian(session)
@@ -117,8 +115,7 @@ def _resolve(session: Session, want: str) -> Outcome:
 
 def _await_custodian(session: Session) -> None:
     """A custodian that runs follows the same table: let it."""
-    from dbsync.adapters.custodian import owner_lives, read_record
-    from dbsync.cli.world import record_path
+    from dbsync.cli.world import owner_lives, read_record, record_path
 
     give_up = time.monotonic() + session.config.cutover.max_pause + WAIT_EXTRA_SECONDS
     path = record_path(session.config)
@@ -129,8 +126,7 @@ def _await_custodian(session: Session) -> None:
 
 
 def _abandon(session: Session, name: str, yes: bool) -> Outcome:
-    from dbsync.adapters.custodian import new_owner
-    from dbsync.cli.world import resolver_world
+    from dbsync.cli.world import new_owner, resolver_world
     from dbsync.cutover.resolve import abandon
 
     if name not in session.context.names:

@@ -6,7 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dbsync.adapters.custodian import CustodianProcess, RecordedGate, own_command, owner_lives, read_record
+from dbsync.adapters.custodian import (
+    CustodianProcess,
+    RecordedGate,
+    new_owner,
+    own_command,
+    owner_lives,
+    read_record,
+)
 from dbsync.cutover.gate import Limits
 from dbsync.cutover.world import World
 from dbsync.ports import Gate
@@ -14,6 +21,9 @@ from dbsync.ports import Gate
 if TYPE_CHECKING:
     from dbsync.cli.session import Session
     from dbsync.config import Config
+
+
+__all__ = ["coordinator_world", "make_world", "new_owner", "owner_lives", "read_record", "resolver_world"]
 
 
 def state_folder(config: Config) -> Path:

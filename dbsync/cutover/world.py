@@ -11,7 +11,7 @@ from dbsync.cutover.gate import Evidence, Limits
 from dbsync.cutover.state import Ownership, ownership
 from dbsync.errors import DbsyncError, PositionLost, Refused, Unavailable
 from dbsync.etl.run import Lens
-from dbsync.model import Check, Fact, Guard, Lag, Mismatch, Position, Report, quiet
+from dbsync.model import Check, Fact, Guard, Mismatch, Position, Report, quiet
 from dbsync.ports import Clock, Database, Gate, Router
 from dbsync.sync.lag import measure
 from dbsync.sync.run import Pump

@@ -30,9 +30,21 @@ class Lens:
     hash: str
     shapes: Mapping[str, Table] = field(default_factory=dict)
     """The newer side's tables."""
+    absent: Mapping[str, str] = field(default_factory=dict)
+    """What an environment has no place for though the other one holds rows of it, by environment."""
 
     def toward(self, idle: str) -> Composition:
-        """The direction that ends at an environment. Refused (`missing-crossing`) when rows of it cannot be made."""
+        """The direction that ends at an environment.
+
+        Refused: `schema-missing` when it has no place for rows, `missing-crossing` when rows of it cannot be made.
+        """
+        if idle in self.absent:
+            raise Refused(
+                f"{idle} has no {self.absent[idle]}: what stands there would be left behind",
+                code="schema-missing",
+                remedy=f"`dbsync migrate --target {idle}`; where no revision creates it, copy the schema into {idle}",
+                next_command="dbsync migrate --target idle",
+            )
         composition = self.forward if idle == self.newer else self.reverse
         for table, reason in composition.impossible.items():
             raise Refused(

@@ -55,8 +55,9 @@ def make_lens(databases: Mapping[str, Database], active: str, migrator: Migrator
     catalogs = {name: databases[name].catalog() for name in (active, idle)}
     older, newer, path = _ordered(catalogs, active, idle, migrator)
     excluded = frozenset(name.casefold() for database in databases.values() for name in database.excluded())
+    absent = _absent(catalogs, path, excluded)
     if not (catalogs[older].tables and catalogs[newer].tables):
-        # A side without tables has not got its shape yet: nothing can cross, and nothing is wrong either.
+        # A side without tables has not got its shape yet: nothing can cross.
         catalogs = {older: Catalog({}, catalogs[older].revision), newer: Catalog({}, catalogs[newer].revision)}
         steps = []
     else:
@@ -79,7 +80,7 @@ def make_lens(databases: Mapping[str, Database], active: str, migrator: Migrator
     reads = _compiled(reverse, databases[newer])
     kept = newer_only(forward, reverse, reads) if path and _lived(databases[newer], path) else {}
     word = lens_hash(path, forward, reverse)
-    return Lens(older, newer, path, forward, reverse, kept, word, dict(catalogs[newer].tables))
+    return Lens(older, newer, path, forward, reverse, kept, word, dict(catalogs[newer].tables), absent)
 
 
 def put(
@@ -193,6 +194,30 @@ def _needed(rules: Iterable[KeyRule], width: int, keys: Sequence[Key]) -> list[K
             return None
         found.update(dict.fromkeys(rule.back(keys)))
     return list(found)
+
+
+def _absent(catalogs: Mapping[str, Catalog], path: Sequence[str], excluded: frozenset[str]) -> dict[str, str]:
+    """What each side lacks of the other. Between revisions that is what crossings speak of, unless all is missing."""
+    first, second = catalogs
+    found = {}
+    for name, other in ((first, second), (second, first)):
+        here, there = catalogs[name], catalogs[other]
+        tables = [table for table in there.tables.values() if table.name.casefold() not in excluded]
+        lacks = [f"table {table.name}" for table in tables if here.table(table.name) is None]
+        if path:
+            lacks = ["tables"] if lacks and not here.tables else []
+        else:
+            lacks += [
+                f"column {table.name}.{column}"
+                for table in tables
+                if (same := here.table(table.name)) is not None
+                for column in table.stored
+                if same.column(column) is None
+            ]
+        if lacks:
+            more = f" (and {len(lacks) - 3} more)" if len(lacks) > 3 else ""
+            found[name] = f"{', no '.join(lacks[:3])}{more}"
+    return found
 
 
 def _ordered(

@@ -102,7 +102,8 @@ def migrate(
     with nullcontext() if dry_run else target.lock("migrate", LOCK_SECONDS):
         here = target.catalog()
         plan = make_plan(chain, here.revision, to, down, target.name)
-        findings = () if down or not plan.revisions else _judge(target, other, here, migrator, pairs, chain, plan)
+        judged = not down and (bool(plan.revisions) or to is None)
+        findings = _judge(target, other, here, migrator, pairs, chain, plan) if judged else ()
         _refuse(target.name, plan, findings, allow)
         if dry_run:
             return Migrated(target.name, role, plan.start, plan.goal, plan.revisions, findings, True)
@@ -187,7 +188,7 @@ def _judge(
     """What stands against the plan. Raises Refused (`schema-missing`)."""
     there = other.catalog() if other is not None else None
     rehearsal = rehearse(target, migrator, plan.revisions)
-    empty = plan.start is None and not here.tables
+    empty = not here.tables
     if empty and other is not None and there is not None:
         _refuse_missing_schema(target.name, other.name, there, rehearsal)
     # Rows cross only what lies between the two databases: what the other one has behind it needs no crossing.
@@ -211,6 +212,8 @@ def _refuse_missing_schema(name: str, other: str, there: Catalog, rehearsal: Reh
         return
     why = f" ({rehearsal.failed[1]})" if rehearsal.failed is not None else ""
     adopt = "" if there.revision else f"`dbsync migrate --target {other} --stamp REV`, "
+    if not reached.revision and not rehearsal.steps and not there.revision:
+        adopt = f"write a first revision that stands for the shape of {other} (it may do nothing), {adopt}"
     raise Refused(
         f"{name} is empty, and the revisions up to {there.revision or 'head'} create none of the tables of"
         f" {other}{why}",

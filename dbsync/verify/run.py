@@ -104,6 +104,8 @@ class _Verification:
         self.comparer = Comparer(active, idle, lens)
         self.mender: Pump | None = None
         self.repaired: list[Mismatch] = []
+        self.beyond: dict[str, None] = {}
+        """Tables with rows that differ still after they were crossed again."""
         self.tallies: dict[str, Tally] = {}
         self.hot: dict[str, list[Key]] = {}
         self.expected: Mapping[str, dict[str, Any]] = {}
@@ -215,6 +217,8 @@ class _Verification:
             left = {mismatch.key for mismatch in again.real}
             self.repaired += [mismatch for mismatch in wrong if mismatch.key not in left]
             self.hot.setdefault(subject.name, []).extend(again.hot)
+            if any(mismatch.kind is not MismatchKind.LOSSY for mismatch in again.real):
+                self.beyond[subject.name] = None
             real = [mismatch for mismatch in real if mismatch.kind is MismatchKind.LOSSY] + again.real
         self.tallies[subject.name].add(real)
 
@@ -285,6 +289,7 @@ class _Verification:
         notes += ["partial"] if partial else []
         notes += ["repairing"] if self.mender is not None else []
         notes += [f"table-stale: {name}" for name in stale]
+        notes += [f"beyond-repair: {name}" for name in self.beyond]
         receipt = None
         if equal and not notes:
             receipt = document(began, results, self.clock.now())

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from dbsync.adapters import traefik_files as files
+from dbsync.adapters import traefik_site
 from dbsync.adapters.gate import Control, Supervisor, listen, prepare
 from dbsync.adapters.traefik import Routers, TraefikRouter
 from dbsync.adapters.traefik_target import apart, leading_to
@@ -54,6 +55,13 @@ def shop(shared: Site) -> Iterator[Site]:
     restore()
 
 
+@pytest.fixture(autouse=True)
+def short_linger(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """Requests under way are few where there is no load, and end at once."""
+    if "under_load" not in request.node.name:
+        monkeypatch.setattr(traefik_site, "LINGER", 0.02)
+
+
 def plain(proxy: Traefik) -> bool:
     names = {item["name"] for item in proxy.ask("/api/http/routers?per_page=200") if item["provider"] == "file"}
     return names == {"main-router@file"} and proxy.service_of("main-router") == "blue-service"
@@ -77,7 +85,7 @@ def router_of(proxy: Traefik, made: list[Routers], **changes: Any) -> TraefikRou
         "probe": [proxy.web],
         "probe_host": HOST,
         "state_dir": proxy.folder / "state",
-        "gate_entrypoint": "",  # with one, its removal lingers for a second
+        "gate_entrypoint": "",
     }
     router = TraefikRouter(**(values | changes))
     made.append(router)
@@ -118,6 +126,32 @@ def held(proxy: Traefik, router: Routers) -> Iterator[tuple[Control, Supervisor]
 def post(proxy: Traefik, method: str = "POST", **headers: str) -> tuple[int, str]:
     status, body, _ = fetch(proxy.web_port, method, "/", {"Host": HOST} | headers)
     return status, body.decode()
+
+
+@contextmanager
+def load(proxy: Traefik, clients: int) -> Iterator[list[tuple[str, int, str]]]:
+    """Clients on kept connections, a third of whose requests write; method, status and side of each answer."""
+    done = threading.Event()
+    answers: list[tuple[str, int, str]] = []
+
+    def client(turn: int) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", proxy.web_port, timeout=20)
+        while not done.wait(0.002):
+            turn += 1
+            method = "GET" if turn % 3 else "POST"
+            connection.request(method, "/", headers={"Host": HOST})
+            answer = connection.getresponse()
+            answers.append((method, answer.status, answer.read().decode()))
+        connection.close()
+
+    with ThreadPoolExecutor(clients) as pool:
+        futures = [pool.submit(client, turn) for turn in range(clients)]
+        try:
+            yield answers
+        finally:
+            done.set()
+        for future in futures:
+            future.result()
 
 
 # --- the file ----------------------------------------------------------------------------------------
@@ -269,26 +303,11 @@ def test_a_swap_under_load_fails_no_request_and_changes_one_word(shop: Site, mad
     proxy = shop[0]
     router = router_of(proxy, made)
     before = (proxy.dynamic / "main-router.yml").read_bytes()
-    done, answers = threading.Event(), []
-
-    def load() -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", proxy.web_port, timeout=10)
-        while not done.is_set():
-            connection.request("GET", "/", headers={"Host": HOST})
-            answer = connection.getresponse()
-            answers.append((answer.status, answer.read()))
-        connection.close()
-
-    with ThreadPoolExecutor(4) as pool:
-        for _ in range(4):
-            pool.submit(load)
-        try:
-            for environment in ("green", "blue", "green"):
-                assert {route.environment for route in router.switch(environment, 10)} == {environment}
-                assert proxy.get() == (200, environment)
-        finally:
-            done.set()
-    assert {status for status, _ in answers} == {200}
+    with load(proxy, 4) as answers:
+        for environment in ("green", "blue", "green"):
+            assert {route.environment for route in router.switch(environment, 10)} == {environment}
+            assert proxy.get() == (200, environment)
+    assert {status for _, status, _ in answers} == {200}
     after = (proxy.dynamic / "main-router.yml").read_bytes()
     assert after == before.replace(b"blue-service", b"green-service")
     inode = (proxy.dynamic / "main-router.yml").stat().st_ino
@@ -352,6 +371,27 @@ def test_held_writes_go_to_the_side_that_is_decided_and_reads_flow(shop: Site, m
         router.switch("green", 10)
     assert not router.hold_present() and not HOLD_FILES & {path.name for path in proxy.dynamic.iterdir()}
     assert proxy.get() == post(proxy) == (200, "green")
+
+
+@pytest.mark.parametrize("entry_point", ["dbsync", ""])
+def test_a_whole_handover_under_load_fails_no_request(entry_point: str, shop: Site, made: list[Routers]) -> None:
+    proxy = shop[0]
+    router = router_of(proxy, made, gate_entrypoint=entry_point)
+    with load(proxy, 12) as answers, gate(proxy.folder) as (url, mark, control, _):
+        router.install_hold(1, url, mark, "blue", 20)
+        control.hold(10)
+        wait_for(lambda: control.stats()["passed"] == router.writes_served(), told="writes do not drain")
+        waiting = len(answers)
+        wait_for(lambda: control.stats()["waiting"] >= 12)
+        assert {side for method, _, side in answers[waiting:]} <= {"blue"}
+        control.decide("green")
+        decided = len(answers)
+        router.switch("green", 20)
+        router.remove_hold(20)
+        wait_for(lambda: len(answers) > decided + 100)
+    assert {status for _, status, _ in answers} == {200}
+    # Reads that were under way at the decision may still say blue; nothing that began later does.
+    assert {side for _, _, side in answers[decided + 24 :]} == {"green"}
 
 
 def test_a_client_cannot_choose_its_side_and_no_header_of_ours_reaches_it(shop: Site, made: list[Routers]) -> None:
@@ -637,28 +677,49 @@ def test_two_routers_of_one_directory_are_held_and_swapped_as_one(shop: Site, ma
     assert both.written() == "green"
 
 
-def test_a_proxy_with_one_file_settings_of_entry_points_and_no_labels(tmp_path: Path, made: list[Routers]) -> None:
-    # One start for three facts: single-file mode, names with the entry point before them, metrics without labels.
+def test_a_router_that_the_proxy_splits_by_entry_point_is_held_and_swapped_whole(made: list[Routers]) -> None:
+    with site(web_more="http: {encodedCharacters: {allowEncodedSlash: true}}") as (proxy, _, _):
+        text = (proxy.dynamic / "main-router.yml").read_text().replace("[web]", "[web, tcp]")
+        proxy.put("main-router.yml", text)
+        router = router_of(proxy, made)
+        wait_for(lambda: len(router.routes()) == 2)
+        names = {item["name"] for item in proxy.ask("/api/http/routers") if item["provider"] == "file"}
+        assert names == {"main-router@file", "web-main-router@file"}, "the proxy has not split it: nothing is shown"
+        assert blockers(router.examine("blue")) == set()
+        with held(proxy, router) as (control, _), ThreadPoolExecutor(2) as pool:
+            control.hold(5)
+            ports = (proxy.web_port, proxy.tcp_port)
+            posts = [pool.submit(fetch, port, "POST", "/", {"Host": HOST}) for port in ports]
+            wait_for(lambda: control.stats()["waiting"] == 2)
+            control.decide("green")
+            assert {future.result()[1] for future in posts} == {b"green"}
+            wait_for(lambda: router.writes_served() == 2)
+            assert {route.environment for route in router.switch("green", 10)} == {"green"}
+
+
+def test_single_file_mode_and_metrics_without_labels_are_named(tmp_path: Path, made: list[Routers]) -> None:
     file = tmp_path / "dynamic" / "all.yml"
     file.parent.mkdir()
     file.write_text(
         "http:\n  routers:\n    main-router: {rule: Host(`shop.localhost`), service: blue-service}\n"
         "  services:\n    blue-service: {loadBalancer: {servers: [{url: 'http://127.0.0.1:1'}]}}\n"
         "    green-service: {loadBalancer: {servers: [{url: 'http://127.0.0.1:1'}]}}\n"
-        "  middlewares: {own: {headers: {customRequestHeaders: {X-A: b}}}}\n"
+        "tcp:\n  routers:\n    sql: {rule: HostSNI(`*`), entryPoints: [tcp], service: blue-sql}\n"
+        "  services:\n    blue-sql: {loadBalancer: {servers: [{address: '127.0.0.1:1'}]}}\n"
+        "    green-sql: {loadBalancer: {servers: [{address: '127.0.0.1:1'}]}}\n"
     )
     with traefik(
-        tmp_path / "t",
-        file.parent,
-        single_file=file,
-        labels=False,
-        gate_entrypoint=None,
-        web_more="http: {middlewares: [own@file]}",
+        tmp_path / "t", file.parent, single_file=file, labels=False, gate_entrypoint=None, throttle="2s"
     ) as proxy:
         wait_for(lambda: proxy.ask("/api/http/services/blue-service@file"))
         router = router_of(proxy, made, file=file)
-        assert {route.service for route in router.routes()} == {"blue-service"}
-        assert proxy.service_of("main-router") is None, "the proxy did not split the router: the test shows nothing"
         assert blockers(router.examine("blue")) == {"hold-needs-directory"}
-        metrics = [check.found for check in router.examine("blue") if check.code == "proxy-metrics"]
-        assert metrics and "cannot be counted" in metrics[0]
+        assert blockers(router_of(proxy, made, file=file, hold="off").examine("blue")) == set()
+        found = {check.code: check.found for check in router.examine("blue")}
+        assert "cannot be counted" in found["proxy-metrics"] and "every 2s" in found["proxy-throttle"]
+        sql = {"blue": "blue-sql", "green": "green-sql"}
+        tcp = router_of(proxy, made, file=file, router="sql", kind="tcp", services=sql, probe=[])
+        assert blockers(tcp.examine("blue")) == set()
+        tcp.install_hold(1, "http://127.0.0.1:1", "mark", "blue", 1)
+        assert not tcp.hold_present() and tcp.writes_served() is None
+        assert tcp.switch("green", 10)[0].environment == "green" and tcp.written() == "green"

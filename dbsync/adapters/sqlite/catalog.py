@@ -148,4 +148,3 @@ def schema_statements(connection: sqlite3.Connection) -> list[str]:
         if not name.startswith(("sqlite_", "dbsync_")) and not table.startswith("dbsync_") and table not in shadows
     ]
     return [sql for _, sql in sorted(kept, key=lambda item: item[0])]
-

@@ -336,9 +336,9 @@ class SqliteDatabase:
 
     def prune(self, below: Position) -> int:
         """See ports.Database. The change at `below` itself stays: it proves that the past is still the same."""
-        number = int(str(below).split(".")[0])
         gone = 0
         with self._connection() as connection:
+            number = SqliteView(connection, self.path).number(below)
             while True:
                 with guards.immediate(connection, 5.0):
                     step = connection.execute(
@@ -353,4 +353,3 @@ class SqliteDatabase:
 
 def _names(connection: sqlite3.Connection) -> set[str]:
     return {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
-

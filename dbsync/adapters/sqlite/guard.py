@@ -84,9 +84,7 @@ def moved(connection: sqlite3.Connection, path: Path) -> bool:
 
 def first_change(connection: sqlite3.Connection) -> None:
     """A recorded change of no table, so that there always is a newest one."""
-    connection.execute(
-        f"INSERT INTO dbsync_changes (tab, mine, nonce, at) VALUES (0, 1, abs(random() / 2), {NOW})"
-    )
+    connection.execute(f"INSERT INTO dbsync_changes (tab, mine, nonce, at) VALUES (0, 1, abs(random() / 2), {NOW})")
 
 
 @contextmanager
@@ -106,9 +104,7 @@ def immediate(connection: sqlite3.Connection, wait: float) -> Iterator[None]:
     connection.execute("COMMIT")
 
 
-def fence(
-    connection: sqlite3.Connection, path: Path, epoch: int, owner: str, seconds: float, wait: float
-) -> Fenced:
+def fence(connection: sqlite3.Connection, path: Path, epoch: int, owner: str, seconds: float, wait: float) -> Fenced:
     """Raise the fence. In WAL mode a writer that began before cannot upgrade past it: it gets SQLITE_BUSY."""
     try:
         with immediate(connection, wait):
@@ -120,8 +116,7 @@ def fence(
                     remedy="dbsync status",
                 )
             connection.execute(
-                "UPDATE dbsync_guard SET state = 'fenced', attempt = attempt + 1, owner = ?,"
-                f" fence_until = {NOW} + ?",
+                f"UPDATE dbsync_guard SET state = 'fenced', attempt = attempt + 1, owner = ?, fence_until = {NOW} + ?",
                 (owner, seconds),
             )
             return Fenced(epoch, guard.attempt + 1, owner)
@@ -156,9 +151,7 @@ def lift(connection: sqlite3.Connection, path: Path, epoch: int, wait: float) ->
         return _present(connection, path)
 
 
-def cede(
-    connection: sqlite3.Connection, path: Path, fenced: Fenced, final: Position, expected: str, to: str
-) -> Guard:
+def cede(connection: sqlite3.Connection, path: Path, fenced: Fenced, final: Position, expected: str, to: str) -> Guard:
     """The point of no return: everything is read again under the lock, by statements that begin after it was taken."""
     with immediate(connection, 1.0):
         guard = _present(connection, path)

@@ -32,9 +32,7 @@ def engine(make: Callable[[], sqlite3.Connection]) -> sa.Engine:
 
 
 @contextmanager
-def migrating(
-    path: Path, name: str, exclude: tuple[str, ...], role: Role, epoch: int
-) -> Iterator[sa.Connection]:
+def migrating(path: Path, name: str, exclude: tuple[str, ...], role: Role, epoch: int) -> Iterator[sa.Connection]:
     """See ports.Database.migrating."""
     made = engine(lambda: connect(path, name))
     try:
@@ -82,8 +80,7 @@ def _settle(
         row = raw.execute("SELECT id FROM dbsync_tables WHERE name = ?", (table,)).fetchone()
         if row:
             raw.execute(
-                "INSERT INTO dbsync_changes (tab, mine, nonce, at, whole)"
-                f" VALUES (?, 1, abs(random() / 2), {NOW}, 1)",
+                f"INSERT INTO dbsync_changes (tab, mine, nonce, at, whole) VALUES (?, 1, abs(random() / 2), {NOW}, 1)",
                 row,
             )
         if role is Role.IDLE:

@@ -12,11 +12,9 @@ import hashlib
 import sqlite3
 from collections.abc import Sequence
 
-import sqlglot
-from sqlglot import exp
-
-from dbsync.adapters.sqlite.catalog import UniqueIndex, read_catalog, unique_indexes
+from dbsync.adapters.sqlite.catalog import read_catalog
 from dbsync.adapters.sqlite.connection import KEY_PLACES, literal, quoted
+from dbsync.adapters.sqlite.uniques import unique_conditions
 from dbsync.model import Table
 
 NOW = "((julianday('now') - 2440587.5) * 86400.0)"
@@ -91,7 +89,7 @@ def wanted_triggers(
         wanted |= _guard_triggers(number, table, name)
         if table.key:
             wanted |= _capture_triggers(number, table)
-            wanted |= _victim_triggers(number, table, unique_indexes(connection, table.name), connection)
+            wanted |= _victim_triggers(number, table, connection)
     return wanted
 
 
@@ -153,23 +151,18 @@ def _capture_triggers(number: int, table: Table) -> dict[str, str]:
     }
     return {
         f"dbsync_capture_{number}_{letter}": (
-            f"CREATE TRIGGER dbsync_capture_{number}_{letter} AFTER {event} ON {quoted(table.name)}"
-            f" BEGIN {body} END"
+            f"CREATE TRIGGER dbsync_capture_{number}_{letter} AFTER {event} ON {quoted(table.name)} BEGIN {body} END"
         )
         for letter, (event, body) in bodies.items()
     }
 
 
-def _victim_triggers(
-    number: int, table: Table, indexes: Sequence[UniqueIndex], connection: sqlite3.Connection
-) -> dict[str, str]:
+def _victim_triggers(number: int, table: Table, connection: sqlite3.Connection) -> dict[str, str]:
     """OR REPLACE removes the row that holds a unique value without firing its DELETE trigger: log the victims.
 
-    A superset is harmless (a key that did not change is only read again), so partial indexes count as whole.
+    A superset is harmless: a key that did not change is only read again.
     """
-    conditions = [_victim_condition(index, table) for index in indexes if not index.expression]
-    conditions += _expression_conditions(connection, table)
-    conditions += _rowid_condition(connection, table)
+    conditions = unique_conditions(connection, table, "v", "NEW") + _rowid_condition(connection, table)
     if not conditions:
         return {}
     places = ", ".join(f"k{i}" for i in range(1, len(table.key) + 1))
@@ -187,18 +180,6 @@ def _victim_triggers(
     return triggers
 
 
-def _victim_condition(index: UniqueIndex, table: Table) -> str:
-    return " AND ".join(f"v.{quoted(c)} = {_given(c, table)} COLLATE {quoted(coll)}" for c, coll in index.columns)
-
-
-def _given(name: str, table: Table) -> str:
-    """The value a row brings: OR REPLACE puts the default in for NULL where the column takes none."""
-    column = table.column(name)
-    if column is not None and not column.nullable and column.default is not None:
-        return f"coalesce(NEW.{quoted(name)}, {column.default})"
-    return f"NEW.{quoted(name)}"
-
-
 def _rowid_condition(connection: sqlite3.Connection, table: Table) -> list[str]:
     """A row that is given another one's rowid replaces it, where the key is not the rowid itself."""
     hidden = connection.execute(
@@ -210,34 +191,6 @@ def _rowid_condition(connection: sqlite3.Connection, table: Table) -> list[str]:
     taken = {c.name.casefold() for c in table.columns}
     name = next((n for n in ("rowid", "_rowid_", "oid") if n not in taken), None)
     return [f"v.{name} = NEW.{name}"] if name else []
-
-
-def _expression_conditions(connection: sqlite3.Connection, table: Table) -> list[str]:
-    """Conditions of unique indexes over expressions, their columns turned to the old and the new row."""
-    conditions = []
-    for (sql,) in connection.execute(
-        "SELECT m.sql FROM pragma_index_list(?1) AS l JOIN sqlite_master AS m ON m.name = l.name AND m.type = 'index'"
-        ' WHERE l."unique" = 1 AND m.sql IS NOT NULL'
-        " AND EXISTS (SELECT 1 FROM pragma_index_xinfo(l.name) AS x WHERE x.key = 1 AND x.cid < 0)",
-        (table.name,),
-    ).fetchall():
-        parsed = sqlglot.parse_one(sql, read="sqlite")
-        params = parsed.find(exp.IndexParameters)
-        columns = params.args.get("columns") if params is not None else None
-        if not columns:
-            continue
-        terms = [term.this if isinstance(term, exp.Ordered) else term for term in columns]
-        conditions.append(" AND ".join(f"({_imaged(term, 'v')}) = ({_imaged(term, 'NEW')})" for term in terms))
-    return conditions
-
-
-def _imaged(term: exp.Expression, image: str) -> str:
-    def turned(node: exp.Expression) -> exp.Expression:
-        if isinstance(node, exp.Column):
-            return exp.column(exp.to_identifier(node.name, quoted=True), table=image)
-        return node
-
-    return term.copy().transform(turned).sql(dialect="sqlite")
 
 
 # --- the user's own triggers: there is no DISABLE TRIGGER, so they are parked on the closed side --------

@@ -31,9 +31,7 @@ class SqliteRows:
         # Two listed keys may name one row (a case-insensitive key): the same row twice is one row.
         return list(dict.fromkeys(self._mapped(relation, self._run(sql, ()))))
 
-    def by_range(
-        self, relation: Relation, after: Key | None, upto: Key | None, limit: int | None = None
-    ) -> list[Row]:
+    def by_range(self, relation: Relation, after: Key | None, upto: Key | None, limit: int | None = None) -> list[Row]:
         """See ports.Rows."""
         terms: list[str] = []
         values: list[Any] = []
@@ -117,7 +115,7 @@ class SqliteView(SqliteRows):
 
     def changes(self, since: Position, limit: int | None = None) -> Changes:
         """See ports.View. One writer at a time: numbers are in the order of the commits."""
-        first = self._valid(since)
+        first = self.number(since)
         last = int(str(self.position()).split(".")[0])
         if limit is not None:
             last = min(last, first + limit)
@@ -141,8 +139,7 @@ class SqliteView(SqliteRows):
             name, arity = names[number]
             places = ", ".join(f"k{i}" for i in range(1, arity + 1)) or "NULL"
             keys = self._connection.execute(
-                f"SELECT DISTINCT {places} FROM dbsync_changes"
-                " WHERE seq > ? AND seq <= ? AND tab = ? AND whole = 0",
+                f"SELECT DISTINCT {places} FROM dbsync_changes WHERE seq > ? AND seq <= ? AND tab = ? AND whole = 0",
                 (*span, number),
             ).fetchall()
             touched.append(Touched(name, tuple(keys), bool(whole)))
@@ -150,13 +147,14 @@ class SqliteView(SqliteRows):
 
     def lag(self, since: Position) -> Lag:
         """See ports.View."""
-        first = self._valid(since)
+        first = self.number(since)
         count, age = self._connection.execute(
             f"SELECT count(*), {NOW} - min(at) FROM dbsync_changes WHERE seq > ?", (first,)
         ).fetchone()
         return Lag(count, max(0.0, age or 0.0))
 
-    def _valid(self, since: Position) -> int:
+    def number(self, since: Position) -> int:
+        """The change at a position. Raises PositionLost as `changes` does."""
         number, _, nonce = str(since).partition(".")
         if not number.isdecimal():
             raise PositionLost(f"{since!r} is no position of this database", remedy="dbsync sync --snapshot")

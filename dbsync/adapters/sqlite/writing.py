@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dbsync.adapters.sqlite.catalog import read_table, unique_indexes
+from dbsync.adapters.sqlite.catalog import read_table
 from dbsync.adapters.sqlite.connection import quoted
 from dbsync.adapters.sqlite.guard import carry, write_checkpoint
 from dbsync.adapters.sqlite.objects import drop_triggers, place_triggers
 from dbsync.adapters.sqlite.rows import SqliteView
+from dbsync.adapters.sqlite.uniques import unique_conditions
 from dbsync.errors import Refused
 from dbsync.model import Key, Position, Row, Table
 
@@ -39,7 +40,7 @@ class SqliteTransaction(SqliteView):
         if not rows:
             return
         sql = self._upsert_sql(table, columns, keep)
-        if not any(name == table for name, _ in self._parked):
+        if self._takes_at_once(table, columns):
             self._connection.execute("SAVEPOINT dbsync_put")
             try:
                 self._connection.executemany(sql, rows)
@@ -50,7 +51,14 @@ class SqliteTransaction(SqliteView):
                 return
             self._connection.execute("RELEASE dbsync_put")
         for row in rows:
-            self._put_one(table, columns, row, keep, sql)
+            self._put_one(table, dict(zip(columns, row, strict=True)), keep)
+
+    def _takes_at_once(self, table: str, columns: Sequence[str]) -> bool:
+        """Whether ON CONFLICT serves: SQLite checks NOT NULL first, also of columns that an update leaves alone."""
+        if any(name == table for name, _ in self._parked):
+            return False
+        named = {name.casefold() for name in columns}
+        return all(c.fills_itself or c.name.casefold() in named for c in self._shape(table).columns)
 
     def _upsert_sql(self, table: str, columns: Sequence[str], keep: frozenset[str]) -> str:
         shape = self._shape(table)
@@ -63,38 +71,58 @@ class SqliteTransaction(SqliteView):
         target = ", ".join(quoted(c) for c in shape.key)
         return f"INSERT INTO {quoted(table)} ({names}) VALUES ({marks}) ON CONFLICT ({target}) DO {action}"
 
-    def _put_one(self, table: str, columns: Sequence[str], row: Row, keep: frozenset[str], sql: str) -> None:
-        given = dict(zip(columns, row, strict=True))
-        key = tuple(given[c] for c in self._shape(table).key)
+    def _put_one(self, table: str, given: dict[str, Any], keep: frozenset[str]) -> None:
+        """Update or insert one row; rows that hold its unique values are parked first."""
+        shape = self._shape(table)
+        key = tuple(given[c] for c in shape.key)
         was = self._parked.pop((table, key), None)
-        if was is not None:
-            given = was | {c: v for c, v in given.items() if c not in keep}
-            names = tuple(given)
-            sql = self._upsert_sql(table, names, frozenset())
-            row = tuple(given.values())
-        self._park_holders(table, given, key)
+        there = None if was is not None else self._stored(shape, key)
+        before = was or there
+        full = before | {c: v for c, v in given.items() if c not in keep} if before else given
         try:
-            self._connection.execute(sql, row)
+            self._park_holders(shape, full, key)
+            if there is not None:
+                moved = [c for c in full if c not in shape.key or full[c] != there[c]]
+                sets = ", ".join(f"{quoted(c)} = ?" for c in moved)
+                match = " AND ".join(f"{quoted(c)} = ?" for c in shape.key)
+                values = [full[c] for c in moved] + list(key)
+                if moved:
+                    self._connection.execute(f"UPDATE {quoted(table)} SET {sets} WHERE {match}", values)
+                return
+            names, marks = ", ".join(map(quoted, full)), ", ".join("?" for _ in full)
+            self._connection.execute(f"INSERT INTO {quoted(table)} ({names}) VALUES ({marks})", tuple(full.values()))
         except sqlite3.IntegrityError as error:
             raise self._refused(table, key, str(error)) from error
 
-    def _park_holders(self, table: str, given: Mapping[str, Any], key: Key) -> None:
-        shape = self._shape(table)
+    def _stored(self, shape: Table, key: Key) -> dict[str, Any] | None:
         names = ", ".join(quoted(c) for c in shape.stored)
-        other = " OR ".join(f"{quoted(c)} IS NOT ?" for c in shape.key)
-        for index in unique_indexes(self._connection, table):
-            if index.expression or any(c not in given for c, _ in index.columns):
-                continue
-            match = " AND ".join(f"{quoted(c)} = ? COLLATE {quoted(coll)}" for c, coll in index.columns)
-            values = [given[c] for c, _ in index.columns]
-            holders = self._connection.execute(
-                f"SELECT {names} FROM {quoted(table)} WHERE {match} AND ({other})", (*values, *key)
-            ).fetchall()
-            for holder in holders:
-                parked = dict(zip(shape.stored, holder, strict=True))
-                holder_key = tuple(parked[c] for c in shape.key)
-                self._delete(table, [holder_key])
-                self._parked[(table, holder_key)] = parked
+        match = " AND ".join(f"{quoted(c)} = ?" for c in shape.key)
+        row = self._connection.execute(f"SELECT {names} FROM {quoted(shape.name)} WHERE {match}", key).fetchone()
+        return dict(zip(shape.stored, row, strict=True)) if row else None
+
+    def _park_holders(self, shape: Table, full: Mapping[str, Any], key: Key) -> None:
+        conditions = unique_conditions(self._connection, shape, "v", "g", exact=True)
+        if not conditions:
+            return
+        place = f"temp.{quoted('dbsync_row_' + shape.name)}"
+        self._connection.execute(
+            f"CREATE TEMP TABLE IF NOT EXISTS {place[5:]} AS SELECT * FROM main.{quoted(shape.name)} WHERE 0"
+        )
+        self._connection.execute(f"DELETE FROM {place}")
+        names, marks = ", ".join(map(quoted, full)), ", ".join("?" for _ in full)
+        self._connection.execute(f"INSERT INTO {place} ({names}) VALUES ({marks})", tuple(full.values()))
+        stored = ", ".join(f"v.{quoted(c)}" for c in shape.stored)
+        other = " OR ".join(f"v.{quoted(c)} IS NOT ?" for c in shape.key)
+        holders = self._connection.execute(
+            f"SELECT {stored} FROM {quoted(shape.name)} AS v, {place} AS g"
+            f" WHERE ({' OR '.join(f'({c})' for c in conditions)}) AND ({other})",
+            key,
+        ).fetchall()
+        for holder in holders:
+            parked = dict(zip(shape.stored, holder, strict=True))
+            holder_key = tuple(parked[c] for c in shape.key)
+            self._delete(shape.name, [holder_key])
+            self._parked[(shape.name, holder_key)] = parked
 
     def insert(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
         """See ports.Transaction. A row that is replaced here is stale: the window that follows puts it again."""
@@ -108,7 +136,10 @@ class SqliteTransaction(SqliteView):
             self._connection.execute("ROLLBACK TO dbsync_insert")
             if "UNIQUE" not in str(error):
                 raise self._refused(table, (), str(error)) from error
-            self._connection.executemany(f"INSERT OR REPLACE {values}", rows)
+            try:
+                self._connection.executemany(f"INSERT OR REPLACE {values}", rows)
+            except sqlite3.IntegrityError as worse:
+                raise self._refused(table, (), str(worse)) from worse
         self._connection.execute("RELEASE dbsync_insert")
 
     def delete(self, table: str, keys: Sequence[Key]) -> None:
@@ -165,9 +196,7 @@ class SqliteTransaction(SqliteView):
         )
 
 
-def save_document(
-    connection: sqlite3.Connection, kind: str, name: str, document: Mapping[str, Any] | None
-) -> None:
+def save_document(connection: sqlite3.Connection, kind: str, name: str, document: Mapping[str, Any] | None) -> None:
     """Store or delete one document of dbsync's own."""
     if document is None:
         connection.execute("DELETE FROM dbsync_documents WHERE kind = ? AND name = ?", (kind, name))

@@ -1,0 +1,238 @@
+"""Killed at every step (protocol.md section 8, tests 5 and 8): never two writers, never none, nothing lost.
+
+The coordinator is struck at named points and at seeded moments, by SIGKILL and by SIGSTOP that nobody ends, sent to its
+process group, under load. Then somebody resumes, somebody aborts, or nobody comes back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain, zip_longest
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.acceptance.rig import BUSY, MAX_PAUSE, World, world
+from tests.contract.traefik_rig import wait_for
+
+pytestmark = [pytest.mark.kill, pytest.mark.slow]
+
+
+@dataclass(frozen=True)
+class Point:
+    """Where the blow falls; `then` is the side that the table in protocol.md, section 1, names (None: either)."""
+
+    at: str
+    when: str
+    then: str | None
+    nth: int = 1
+    armed: str | None = None
+    later: float | None = None
+
+    def strike(self, number: signal.Signals) -> dict[str, Any]:
+        """As the driver reads it."""
+        return {
+            "at": self.at,
+            "when": self.when,
+            "nth": self.nth,
+            "armed": self.armed,
+            "later": self.later,
+            "signal": number.name,
+        }
+
+    def __str__(self) -> str:
+        words = [self.when, self.at]
+        words += [f"no. {self.nth}"] if self.nth > 1 else []
+        words += [f"once {self.armed}"] if self.armed else []
+        words += [f"{self.later * 1000:.0f} ms on"] if self.later is not None else []
+        return " ".join(words)
+
+
+BEFORE = [
+    Point("journal", "after", "old"),
+    Point("custodian", "before", "old"),
+    Point("custodian", "after", "old"),
+    Point("publish", "before", "old"),
+    Point("publish", "after", "old"),
+    Point("rename", "before", "old", nth=3),
+    Point("publish", "after", "old", nth=2),
+    Point("install", "after", "old"),
+    Point("hold", "before", "old"),
+    Point("hold-order", "before", "old"),
+    Point("hold", "after", "old"),
+    Point("settled", "after", "old", armed="hold"),
+    Point("fence", "before", "old"),
+    Point("in-fence-or-cede", "after", "old", armed="hold"),
+    Point("fence", "after", "old"),
+    Point("window", "after", "old", armed="fence"),
+    Point("drain", "after", "old", armed="fence"),
+    Point("recheck", "after", "old", armed="fence"),
+    Point("fingerprint", "after", "old", armed="fence"),
+    Point("in-cede", "after", "old"),
+]
+AFTER = [
+    Point("cede", "after", "new"),
+    Point("in-open", "after", "new"),
+    Point("open", "after", "new"),
+    Point("decide-order", "before", "new"),
+    Point("decide-order", "after", "new"),
+    Point("decide", "after", "new"),
+    Point("in-close", "after", "new"),
+    Point("close", "after", "new"),
+    Point("save", "after", "new", armed="close"),
+    Point("rename", "after", "new", armed="close"),
+    Point("publish", "after", "new", armed="close"),
+    Point("switch", "after", "new"),
+    Point("unlink", "after", "new", armed="switch"),
+    Point("ungate", "after", "new"),
+    Point("journal", "after", "new", armed="ungate"),
+    Point("stop", "before", "new", armed="ungate"),
+]
+
+STOPPED_BEFORE = [
+    Point("custodian", "after", "old"),
+    Point("install", "after", "old"),
+    Point("hold", "after", "old"),
+    Point("in-fence-or-cede", "after", "old", armed="hold"),
+    Point("fence", "after", "old"),
+    Point("window", "after", "old", armed="fence"),
+    Point("in-cede", "after", "old"),
+]
+STOPPED_AFTER = [
+    Point("cede", "after", "new"),
+    Point("in-open", "after", "new"),
+    Point("decide", "after", "new"),
+    Point("in-close", "after", "new"),
+    Point("switch", "after", "new"),
+]
+
+
+def mixed(*lists: list[Point]) -> list[Point]:
+    """One of each in turn, so that both directions meet every kind."""
+    return [one for one in chain.from_iterable(zip_longest(*lists)) if one is not None]
+
+
+def seeded(seed: int, count: int, most: float) -> list[Point]:
+    """Moments after the hold, drawn once."""
+    draw = random.Random(seed)
+    return [Point("hold", "after", None, later=round(draw.uniform(0.0, most), 4)) for _ in range(count)]
+
+
+WAYS = ("nothing", "--resume", "--abort")
+
+
+class Pair:
+    """A world that lives for many blows, and what it has been through."""
+
+    def __init__(self, made: World) -> None:
+        self.world = made
+        self.count = 0
+        self.failed = 0
+        self.directions: dict[str, int] = {"cutover": 0, "rollback": 0}
+
+    def strike(self, point: Point, number: signal.Signals) -> None:
+        """One blow, what must be true at once, one of the ways out, what must be true in the end."""
+        made = self.world
+        old = made.live()
+        assert old is not None, made.guards()
+        new = "green" if old == "blue" else "blue"
+        verb = "cutover" if old == "blue" else "rollback"
+        way = WAYS[self.count % 3]
+        self.count += 1
+        self.directions[verb] += 1
+        process = made.driven(point.strike(number), verb, "--yes")
+        try:
+            moment = made.struck(process)
+            first = made.let_in(moment, MAX_PAUSE + 2.0 + BUSY)
+            assert first is not None, f"nobody may write {MAX_PAUSE + 2:g} s after the blow: {made.guards()}"
+            expected = {"old": old, "new": new, None: first["side"]}[point.then]
+            assert first["side"] == expected, (first, made.guards())
+            self.come_back(way)
+            self.see_through(expected)
+        except AssertionError as error:
+            error.add_note(f"{verb} {way}\n{made.log('coordinator')}\n{self.custodian_log()}")
+            raise
+        finally:
+            made.end(process)
+
+    def come_back(self, way: str) -> None:
+        """Resume, abort, or let the custodian (or the follower) be the only one who acts."""
+        if way == "nothing":
+            return
+        done = self.world.dbsync("cutover", way)
+        assert done.code == 0 or done.error == "past-no-return", done
+        assert "error" in done.data or done.data["outcome"] in ("nothing", "aborted", "resumed")
+
+    def see_through(self, expected: str) -> None:
+        """In the end: one writer, no trace, the rows equal, nothing lost, no request failed."""
+        made = self.world
+        wait_for(
+            lambda: made.custodian() is None and not made.holds() and made.live() == expected,
+            30,
+            f"it does not end: {made.guards()} {made.holds()} custodian {made.custodian()}",
+        )
+        made.check_whole()
+        failed = made.lines("failed")
+        assert failed[self.failed :] == []
+
+    def custodian_log(self) -> str:
+        """The end of what the custodians said."""
+        place = self.world.folder / ".dbsync" / "custodian.log"
+        return place.read_text()[-2500:] if place.exists() else ""
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    """A world with a follower."""
+    with world(tmp_path_factory.mktemp("killed")) as made:
+        made.follower()
+        yield Pair(made)
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    """A world without one."""
+    with world(tmp_path_factory.mktemp("stopped")) as made:
+        yield Pair(made)
+
+
+@pytest.mark.xdist_group("killed")
+@pytest.mark.parametrize("point", mixed(BEFORE, AFTER), ids=str)
+def test_a_coordinator_killed_here_leaves_one_writer_and_loses_nothing(killed: Pair, point: Point) -> None:
+    """5. SIGKILL to the process group."""
+    killed.strike(point, signal.SIGKILL)
+
+
+@pytest.mark.xdist_group("killed")
+def test_no_two_sides_ever_took_writes_while_coordinators_were_killed(killed: Pair) -> None:
+    """The ledger of a client that writes straight to both databases all the time."""
+    killed.world.check_never_two()
+    assert min(killed.directions.values()) >= killed.count // 4, killed.directions
+
+
+@pytest.mark.xdist_group("stopped")
+@pytest.mark.parametrize("point", mixed(STOPPED_BEFORE, STOPPED_AFTER), ids=str)
+def test_a_coordinator_stopped_here_is_ended_by_its_custodian(stopped: Pair, point: Point) -> None:
+    """5. SIGSTOP, and nobody ever continues it."""
+    stopped.strike(point, signal.SIGSTOP)
+
+
+@pytest.mark.xdist_group("stopped")
+@pytest.mark.parametrize("point", seeded(3, 8, 0.15), ids=str)
+def test_a_coordinator_killed_at_a_seeded_moment_leaves_one_writer(stopped: Pair, point: Point) -> None:
+    """5. Inside the steps, wherever it happens to be."""
+    stopped.strike(point, signal.SIGKILL)
+
+
+@pytest.mark.xdist_group("stopped")
+def test_no_two_sides_ever_took_writes_while_coordinators_were_stopped(stopped: Pair) -> None:
+    """The ledger of a client that writes straight to both databases all the time."""
+    stopped.world.check_never_two()
+    assert min(stopped.directions.values()) >= stopped.count // 4, stopped.directions
