@@ -143,11 +143,16 @@ class Relation:
 
 @dataclass(frozen=True, slots=True)
 class Touched:
-    """What changed in one source table: its keys, or (`whole`) possibly every row."""
+    """What changed in one source table: its keys, or (`whole`) possibly every row.
+
+    `born` are those of the keys at which a row was created: what an earlier row of that key left behind
+    elsewhere is not theirs.
+    """
 
     table: str
     keys: tuple[Key, ...]
     whole: bool = False
+    born: frozenset[Key] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

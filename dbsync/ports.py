@@ -122,7 +122,7 @@ class Transaction(View, Protocol):
     def upsert(
         self, table: str, columns: Sequence[str], rows: Sequence[Row], keep: frozenset[str] = frozenset()
     ) -> None:
-        """Insert or update by primary key. Columns in `keep`, and those not named, stay as they are where the row exists.
+        """Insert or update by primary key. Where the row exists, columns in `keep` and those not named stay.
 
         Unique values may move between the rows of one call. Raises Refused (`row-refused`, naming table
         and key) when a constraint of the target does not take a row.
@@ -235,7 +235,8 @@ class Database(Protocol):
         ...
 
     def close(self, epoch: int, checkpoint: Checkpoint) -> Guard:
-        """Complete a handover on the side that ceded: closed at `epoch`, user triggers asleep, following from `checkpoint`.
+        """Complete a handover on the side that ceded: closed at `epoch`, user triggers asleep, at `checkpoint`.
+
         Harmless when already closed at that epoch."""
         ...
 
@@ -301,7 +302,10 @@ class Migrator(Protocol):
         ...
 
     def path(self, older: str | None, newer: str | None) -> tuple[str, ...]:
-        """Revisions after `older` up to and including `newer`. Refused (`revisions-diverged`) when neither leads to the other."""
+        """Revisions after `older` up to and including `newer`.
+
+        Refused (`revisions-diverged`) when neither leads to the other.
+        """
         ...
 
     def run(self, connection: Any, revision: str, down: bool) -> None:
@@ -370,7 +374,10 @@ class Gate(Protocol):
     """The process that every request asks during a handover; it outlives the coordinator."""
 
     def start(self, epoch: int, live: str, owner: str) -> tuple[str, str]:
-        """Start it, letting everything through to `live`. Gives its URL as the proxy reaches it, and the mark's secret."""
+        """Start it, letting everything through to `live`.
+
+        Gives its URL as the proxy reaches it, and the mark's secret.
+        """
         ...
 
     def hold(self, seconds: float) -> None:

@@ -37,6 +37,14 @@ def start_of(pid: int) -> int | None:
     return None if fields[0] in ("Z", "X") else int(fields[19])
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether a process was stopped by a signal (SIGSTOP, Ctrl-Z) and has not been continued."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+    except OSError:
+        return False
+
+
 def owner_lives(owner: str) -> bool | None:
     """Whether the process that an owner's word names still runs; None when it is another host's."""
     parts = owner.rsplit(":", 3)
@@ -120,6 +128,8 @@ class CustodianProcess:
             if self._process.stdin is not None:
                 self._process.stdin.close()
             self._process.wait(10.0)
+        if self._process.stdout is not None:
+            self._process.stdout.close()
         self._process = None
 
     def _tell(self, message: Mapping[str, Any]) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 import click
 
-from dbsync.adapters.custodian import RecordedGate, start_of
+from dbsync.adapters.custodian import RecordedGate, is_stopped, start_of
 from dbsync.adapters.gate import Supervisor, listen, prepare
 from dbsync.adapters.gate_worker import write_state
 from dbsync.cli.render import Outcome
@@ -40,7 +40,8 @@ MOST_SECONDS = 900.0
 @click.option("--owner", required=True)
 def custodian(session: Session, epoch: int, live: str, owner: str) -> Outcome | None:
     """Finish or undo a handover whose coordinator died. Started by cutover and rollback."""
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s")
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s", force=True)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     keeper = _Custodian(session, epoch, live, owner)
@@ -61,6 +62,8 @@ class _Custodian:
         self.supervisor: Supervisor | None = None
         self.told: dict[str, Any] = {}
         self.deadline = time.monotonic() + FIRST_SECONDS
+        self.moving = time.monotonic()
+        """When the coordinator was last seen not stopped."""
 
     def announce(self) -> None:
         """Start the gate where there is one to keep, record where it is, and say that it is ready."""
@@ -101,6 +104,15 @@ class _Custodian:
             if time.monotonic() > self.deadline:
                 log.info("the coordinator is late")
                 return self.act()
+            if self._stopped():
+                log.info("the coordinator is stopped")
+                return self.act()
+
+    def _stopped(self) -> bool:
+        """Whether the coordinator has been stopped for longer than any pause may last."""
+        if not is_stopped(int(self.owner.rsplit(":", 3)[1])):
+            self.moving = time.monotonic()
+        return time.monotonic() - self.moving > self.config.cutover.max_pause
 
     def act(self) -> None:
         """End a coordinator that is stopped, then follow the table until it is followed to its end."""

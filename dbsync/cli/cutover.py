@@ -196,7 +196,9 @@ def _write(paper: Paper, done: Handed, name: str) -> None:
     else:
         paper.line(f"{done.to} is live at epoch {done.epoch}; {done.from_} follows.")
     if done.pause_ms is not None:
-        paper.line(f"Writes waited {seconds(done.pause_ms / 1000)} at most; {done.held['requests']} were held.")
+        met = "were refused for" if "no-router" in done.warnings else "waited"
+        held = "" if "no-router" in done.warnings else f" at most; {done.held['requests']} were held"
+        paper.line(f"Writes {met} {seconds(done.pause_ms / 1000)}{held}.")
     if done.route_confirmed:
         paper.line(f"Confirmed by {', '.join(done.route_confirmed)}.")
 

@@ -19,10 +19,13 @@ from dbsync.cli.demo_files import ORDERS, Folder, free_ports, traefik_binary
 from dbsync.cli.demo_processes import Processes, answers, object_of
 from dbsync.cli.render import Outcome, Paper, seconds
 from dbsync.cli.session import Session, verb
-from dbsync.errors import ConfigError
+from dbsync.errors import ConfigError, Unavailable
 
 Found = dict[str, Any]
 Told = Callable[[Found], str]
+
+LOAD_CODES = (0, 1)
+"""It counted to the end: nothing failed, or something did."""
 
 
 @verb("demo", writes=True)
@@ -147,7 +150,10 @@ class Story:
 
     def close_the_shop(self) -> None:
         """The customers leave; then what was acknowledged is counted for the last time."""
-        self.processes.end("load")
+        code = self.processes.end("load")
+        if code not in LOAD_CODES:
+            # Then its last numbers are not its final ones, and no verdict may rest on them.
+            raise Unavailable(f"The load ended with {code}.", code="demo-died", changed=True)
         self.load = self.so_far()
         self.after_rollback = self.count("blue", "the rollback")
 

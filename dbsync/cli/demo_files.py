@@ -199,7 +199,7 @@ class Folder:
             "follower": self.dbsync("sync"),
             "load": self.load(),
         }
-        lines = [f'{shlex.join(line)} >> logs/{name}.log 2>&1 & pids="$pids $!"' for name, line in jobs.items()]
+        lines = [f'{shlex.join(line)} >> logs/{name}.log 2>&1 & pids="$! $pids"' for name, line in jobs.items()]
         return START_SH.format(jobs="\n".join(lines), url=self.url)
 
 
@@ -235,7 +235,9 @@ TRAEFIK_YML = """\
 entryPoints:
   web: {{address: "127.0.0.1:{web}"}}
   traefik: {{address: "127.0.0.1:{api}"}}
-  dbsync: {{address: "127.0.0.1:{gate}"}}   # dbsync's gate survives a death of its worker behind it
+  dbsync:   # dbsync's gate survives a death of its worker behind it
+    address: "127.0.0.1:{gate}"
+    forwardedHeaders: {{trustedIPs: ["127.0.0.1/32"]}}
 api: {{insecure: true}}
 metrics: {{prometheus: {{addRoutersLabels: true}}}}   # lets dbsync count the writes in flight
 global: {{checkNewVersion: false, sendAnonymousUsage: false}}
@@ -266,7 +268,8 @@ START_SH = """\
 # Starts the demo's processes again: Traefik, both releases of the shop, the follower and the load. Ctrl-C ends them.
 cd "$(dirname "$0")" || exit 1
 pids=""
-trap 'trap - EXIT; kill $pids 2>/dev/null; wait' EXIT
+# The newest first: the load ends before what it talks to.
+trap 'trap - EXIT; for pid in $pids; do kill $pid 2>/dev/null; wait $pid; done' EXIT
 trap 'exit 130' INT TERM
 {jobs}
 echo "The shop: {url}/health   (logs/ says what happens; Ctrl-C ends everything)"

@@ -61,12 +61,12 @@ def write_file(session: Session, active: str | None) -> Outcome:
 
 def prepare(context: Context, wanted: str | None) -> Outcome:
     """Create what is missing in both databases."""
-    guards = {name: context.database(name).guard() if context.exists(name) else None for name in context.names}
+    guards, replaced = look_at(context)
     present = [guard for guard in guards.values() if guard is not None]
     if not present:
         active, epoch = first_time(context, wanted), 1
     else:
-        active, epoch = recorded(context, guards, present)
+        active, epoch = recorded(context, guards, present, replaced)
         if wanted is not None and wanted != active:
             raise Refused(
                 f"{active} is the active database by dbsync's own record, not {wanted}.",
@@ -97,6 +97,22 @@ def prepare(context: Context, wanted: str | None) -> Outcome:
     return Outcome({"active": active, "idle": idle, "created": created}, next="dbsync doctor", text=text)
 
 
+def look_at(context: Context) -> tuple[dict[str, Guard | None], list[str]]:
+    """The guards, and the names of files that are not those in which their guard was written.
+
+    Such a file counts as one without a guard: `install` takes it as what it is now.
+    """
+    guards: dict[str, Guard | None] = {}
+    replaced = []
+    for name in context.names:
+        try:
+            guards[name] = context.database(name).guard() if context.exists(name) else None
+        except PositionLost:
+            guards[name] = None
+            replaced.append(name)
+    return guards, replaced
+
+
 def _logs_ahead(context: Context, name: str) -> bool:
     """Whether the file is in WAL mode already: `install` puts it there, and that outlives dbsync."""
     checks = context.database(name).examine()
@@ -114,7 +130,9 @@ def first_time(context: Context, wanted: str | None) -> str:
     return wanted
 
 
-def recorded(context: Context, guards: dict[str, Guard | None], present: list[Guard]) -> tuple[str, int]:
+def recorded(
+    context: Context, guards: dict[str, Guard | None], present: list[Guard], replaced: list[str]
+) -> tuple[str, int]:
     """Who is active by the guards that are there, and since which epoch."""
     missing = [name for name in context.names if guards[name] is None]
     if not missing:
@@ -123,7 +141,7 @@ def recorded(context: Context, guards: dict[str, Guard | None], present: list[Gu
     known = present[0]
     if known.live not in context.names:
         raise OwnershipAmbiguous(f"{known.name} says that {known.live!r} is live, and no database is called so.")
-    if known.live == missing[0] and known.epoch > 1:
+    if known.live == missing[0] and known.epoch > 1 and missing[0] not in replaced:
         # Its guard is what decides; a database without it is not the one that was handed over to.
         raise PositionLost(
             f"{missing[0]} was made active in handover {known.epoch}, and its guard is gone: "
@@ -164,10 +182,11 @@ def _refuse_one_identity(context: Context) -> None:
 
 def take_out(context: Context) -> Outcome:
     """Remove everything that is dbsync's own."""
-    guards = context.look()
-    for exc in guards.unreachable.values():
-        raise exc
-    first, second = guards.guards.values()
+    guards, _ = look_at(context)
+    for name in context.names:
+        if not context.exists(name):
+            context.database(name).guard()
+    first, second = guards.values()
     if first is not None and second is not None:
         _settled(ownership(first, second))
     removed = [f"{name}: {what}" for name in context.names for what in context.database(name).remove()]

@@ -15,6 +15,8 @@ from dbsync.errors import Interrupted
 if TYPE_CHECKING:
     from dbsync.sync.run import Pump, Synced
 
+HEAL_SECONDS = 1.0
+
 
 @verb("sync", writes=True)
 @click.option("--once", is_flag=True, help="Until the lag is zero, then end.")
@@ -27,7 +29,10 @@ def sync(session: Session, once: bool, snapshot: bool, tables: tuple[str, ...] |
     """
     if tables is not None and not (once or snapshot):
         raise click.UsageError("--tables goes with --once or --snapshot.")
+    from dbsync.cli.world import heal
+
     context = session.context
+    heal(session, thorough=True)
     synced = _once(context, snapshot, tables) if once else _until_stopped(session, snapshot, tables)
     return _outcome(synced, once)
 
@@ -54,9 +59,35 @@ def _until_stopped(session: Session, snapshot: bool, tables: tuple[str, ...] | N
             copied = pump.ensure_snapshot(tables, force=True)
         except Interrupted:
             return _stopped(pump)
-    synced = follow(context.open_pair, context.clock, context.config.sync.interval, session.stop, report=session.report)
+    watch = _Watch(session)
+    interval = context.config.sync.interval
+    synced = follow(watch.open_pair, context.clock, interval, session.stop, watch.beat, session.report)
     synced.copied(copied)
     return synced
+
+
+class _Watch:
+    """Looks, about once a second, whether a handover was left behind with nobody to end it."""
+
+    def __init__(self, session: Session) -> None:
+        self.session, self.clock = session, session.context.clock
+        self.due = self.clock.monotonic() + HEAL_SECONDS
+
+    def open_pair(self) -> Pump | None:
+        """See Context.open_pair."""
+        self._look()
+        return self.session.context.open_pair()
+
+    def beat(self, _synced: Synced) -> None:
+        """What the follower calls while it lives."""
+        self._look()
+
+    def _look(self) -> None:
+        from dbsync.cli.world import heal
+
+        if self.clock.monotonic() >= self.due:
+            heal(self.session, thorough=False)
+            self.due = self.clock.monotonic() + HEAL_SECONDS
 
 
 def _interrupt(session: Session) -> None:

@@ -68,8 +68,9 @@ def _said(note: str) -> str:
         "partial": "Only some tables were compared, so there is no receipt.",
         "repairing": "A run that repairs gives no receipt.",
         "table-stale": f"{detail} has to be put again first, so there is no receipt.",
-        "beyond-repair": f"{detail} differs still after its rows were crossed again: forward of what the older side holds"
-        " does not give them. Correct its crossing.",
+        "no-primary-key": f"{detail} has no primary key and was not compared, so there is no receipt.",
+        "beyond-repair": f"{detail} differs still after its rows were crossed again:"
+        " forward of what the older side holds does not give them. Correct its crossing.",
         "changed-meanwhile": f"The {detail} changed meanwhile, so there is no receipt.",
     }.get(code, note)
 

@@ -11,8 +11,10 @@ COMMITS_OLD = 2
 """Durable transactions on the old side inside the pause: fence and cede."""
 COMMITS_NEW = 2
 """Durable transactions on the new side inside the pause: a window and the opening."""
-OVERHEAD = 0.02
-"""Seconds for everything that does not depend on the databases: orders to the gate, reads at the proxy."""
+GATE_SECONDS = 0.03
+"""Seconds for the orders to the gate and for reading the proxy's counters."""
+REST_SECONDS = 0.006
+"""Seconds for what is read again under the locks."""
 
 
 def predict(world: World, old: Database, new: Database, work: float) -> float:
@@ -20,7 +22,8 @@ def predict(world: World, old: Database, new: Database, work: float) -> float:
 
     Earlier handovers on record correct the estimate by the median of what they took against it.
     """
-    raw = OVERHEAD + COMMITS_OLD * _commit(old) + COMMITS_NEW * _commit(new) + work
+    overhead = REST_SECONDS + (GATE_SECONDS if world.gated else 0.0)
+    raw = overhead + COMMITS_OLD * _commit(old) + COMMITS_NEW * _commit(new) + work
     return round(raw * 1000 * _correction(world), 3)
 
 

@@ -55,10 +55,13 @@ def resolve(world: World, want: str, force: bool = False) -> Resolved:
     found = world.ownership()
     if found.case is Case.FENCED:
         found = _await_fence(world, found, force)
+    if unrecorded(world, found):
+        old, new = str(found.idle), str(found.active)
+        found = Ownership(Case.OPENED, new, old, found.epoch, old, new)
     if found.case in (Case.FOLLOWING, Case.FENCED):
-        return _abort(world, found)
+        return _abort(world, found, want)
     if found.case is Case.ALONE:
-        return _alone(world, found, want)
+        return _alone(world, found, want, force)
     if want == "abort":
         raise past_no_return(found)
     if found.case is Case.CEDED:
@@ -98,23 +101,23 @@ def _await_fence(world: World, found: Ownership, force: bool) -> Ownership:
     return found
 
 
-def _abort(world: World, found: Ownership) -> Resolved:
+def _abort(world: World, found: Ownership, want: str) -> Resolved:
     """The old side stays live. The attempt goes up first, so a cede still on its way fails; then the rest is tidied."""
     active, idle = found.old, found.new
     fenced = found.case is Case.FENCED
-    unfinished = fenced or _unfinished(world, found) or _held(world)
+    unfinished = fenced or unsettled(world, found) or _held(world)
     if not unfinished and _routed(world, active):
         return Resolved("nothing", active, active, idle, found.epoch)
     ceded = undo(world, active, idle, found.epoch, _verb(world), "aborted")
     if ceded:
-        return resolve(world, "either")
+        return resolve(world, want)
     return Resolved("aborted", active, active, idle, found.epoch)
 
 
 def undo(world: World, old: str, new: str, epoch: int, verb: str, why: str) -> bool:
     """Open the old side again, let everything at the gate go there, take the gate away.
 
-    Gives whether it has ceded after all.
+    Gives whether it has ceded after all. Raises Unavailable (`hold-not-removed`) when the gate must stay.
     """
     try:
         world.databases[old].lift(epoch)
@@ -124,15 +127,16 @@ def undo(world: World, old: str, new: str, epoch: int, verb: str, why: str) -> b
         return True
     failed: DbsyncError | None = None
     if world.gated:
-        failed = _quietly(lambda: world.gate.decide(old) if world.gate is not None else None)
-        failed = _quietly(lambda: _assert_route(world, old)) or failed
+        _quietly(lambda: world.gate.decide(old) if world.gate is not None else None)
+        _quietly(lambda: _assert_route(world, old))
         failed = _quietly(lambda: world.router.remove_hold(CONFIRM_SECONDS) if world.router is not None else None)
+    if failed is not None:
+        # A replica may still ask the gate: it must stay, and this must be done again.
+        raise failed
     with contextlib.suppress(DbsyncError):
         world.journal(new, "undone", epoch, verb=verb, why=why)
-    if world.gate is not None and failed is None:
+    if world.gate is not None:
         world.gate.stop()
-    if failed is not None:
-        log.warning("%s", failed.message)
     return False
 
 
@@ -162,8 +166,8 @@ def _held(world: World) -> bool:
     return world.router is not None and world.router.hold_present()
 
 
-def _unfinished(world: World, found: Ownership) -> bool:
-    """Whether the journal tells of a handover that began and neither ended nor was undone."""
+def unsettled(world: World, found: Ownership) -> bool:
+    """Whether the journal tells of a handover that began at this epoch and neither ended nor was undone."""
     for fact in reversed(world.history()):
         if fact.kind in ("undone", COMPLETED, "refused"):
             return False
@@ -172,12 +176,27 @@ def _unfinished(world: World, found: Ownership) -> bool:
     return False
 
 
+def unrecorded(world: World, found: Ownership) -> bool:
+    """Whether the handover that made the active side live was left after the old side had been closed, unfinished.
+
+    The guards are settled then, and nothing but the journal tells that route, gate or record are still to be seen to.
+    """
+    if found.case is not Case.FOLLOWING:
+        return False
+    for fact in reversed(world.history()):
+        if fact.kind == COMPLETED and fact.epoch == found.epoch:
+            return False
+        if fact.kind == "begun":
+            return fact.epoch == found.epoch - 1 and fact.data.get("new") == found.active
+    return False
+
+
 def _verb(world: World) -> str:
     begun = next((f for f in reversed(world.history()) if f.kind == "begun"), None)
     return str(begun.data.get("verb", "cutover")) if begun is not None else "cutover"
 
 
-def _alone(world: World, found: Ownership, want: str) -> Resolved:
+def _alone(world: World, found: Ownership, want: str, force: bool) -> Resolved:
     gone = next(name for name in world.names if _silent(world, name))
     seen = found.new if gone == found.old else found.old
     guard = world.databases[seen].guard()
@@ -189,9 +208,11 @@ def _alone(world: World, found: Ownership, want: str) -> Resolved:
             code="other-side-gone",
             remedy=f"make {gone} reachable, then `dbsync cutover --resume`; if it never comes back: --abandon {gone}",
         )
-    if guard is not None and guard.accepts and want != "resume":
+    fenced = guard is not None and guard.state is GuardState.FENCED
+    if guard is not None and (guard.accepts or (fenced and force)) and want != "resume":
         # The old side alone decides, and it has not ceded.
-        return _abort(world, Ownership(Case.FOLLOWING, seen, gone, guard.epoch, seen, gone))
+        case = Case.FENCED if fenced else Case.FOLLOWING
+        return _abort(world, Ownership(case, seen, gone, guard.epoch, seen, gone), want)
     raise Unavailable(f"{gone} does not answer", code="unreachable", remedy=f"make {gone} reachable and run this again")
 
 
@@ -268,8 +289,14 @@ def _turn_round(world: World, now: Ownership) -> None:
     if opened is None or opened.opened_at is None or opened.state is not GuardState.OPEN:
         raise OwnershipAmbiguous(f"{now.new} is not open at epoch {now.epoch}", remedy="dbsync status")
     with new.view() as view:
-        receipt = view.load(KIND, NAME)
+        receipt, final = view.load(KIND, NAME), view.checkpoint()
+    before = old.guard()
     old.close(now.epoch, Checkpoint(opened.identity, opened.opened_at))
+    with old.view() as view:
+        moved = final is None or view.position() != final.position
+    if moved and (before is None or before.state is GuardState.CLOSED):
+        # Closed by another process, and written since: whether all of it was dbsync's is for a verify to say.
+        return
     lens = world.lens(now.new)
     pump = Pump(new, old, lens, now.epoch, world.clock, world.report)
     if pump.stale():

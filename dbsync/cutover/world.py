@@ -178,4 +178,3 @@ def _checks(world: World, active: str, router_checks: bool) -> tuple[Check, ...]
     if world.router is not None and router_checks:
         checks += world.router.examine(active)
     return tuple(checks)
-

@@ -11,7 +11,7 @@ from typing import Any
 from dbsync.errors import Refused
 from dbsync.etl.crossing import Pair, RowMap, TableCrossing
 from dbsync.etl.follow import Stages
-from dbsync.etl.keys import KeyRule
+from dbsync.etl.keys import KeyRule, fold_text
 from dbsync.etl.query import Speech, Where, speech
 from dbsync.etl.stage import Stage, by_name, stored
 from dbsync.etl.step import selected
@@ -37,16 +37,16 @@ class TablePlan:
     driver: Relation | None = None
     """The keys of the source table that gives exactly one row for each of its own, where one does."""
     cardinality: str = "1:1"
-    folds: tuple[bool, ...] = ()
-    """For each key column, whether its collation takes keys that differ only in case for one key."""
+    collations: tuple[str, ...] = ()
+    """For each key column the collation that says which keys are one key; empty where equal bytes do."""
 
     def same_key(self, key: Key) -> Key:
         """The key as a word that is equal for keys that the target's table takes for one."""
-        if True not in self.folds:
+        if not any(self.collations):
             return key
         return tuple(
-            part.casefold() if fold and isinstance(part, str) else part
-            for part, fold in zip(key, self.folds, strict=True)
+            fold_text(part, collation) if collation and isinstance(part, str) else part
+            for part, collation in zip(key, self.collations, strict=True)
         )
 
 
@@ -72,6 +72,18 @@ class Composition:
             touched = dict.fromkeys(key for rule in rules for key in rule.keys(view, keys))
             if touched:
                 found[table] = list(touched)
+        return found
+
+    def born(self, view: Rows, source_table: str, keys: Sequence[Key]) -> dict[str, list[Key]]:
+        """The target keys at which a row is new because the row that drives it is, by target table.
+
+        A row that is merely joined in makes no target row: what stands there goes on living.
+        """
+        found: dict[str, list[Key]] = {}
+        for table, plan in self.tables.items():
+            if plan.driver is not None and plan.driver.table.casefold() == source_table.casefold():
+                rules = [rule for rule in _rules_for(plan, source_table) if rule.query is None]
+                found[table] = [key for rule in rules for key in rule.keys(view, keys)]
         return found
 
     def targets_of(self, source_table: str) -> tuple[str, ...]:
@@ -213,7 +225,7 @@ def _plan(name: str, stage: Stage, table: Table, said: Speech) -> TablePlan:
         stored=held,
         driver=_driver(stage, said),
         cardinality=stage.cardinality,
-        folds=tuple(column is not None and _folds(column.collation) for column in keyed),
+        collations=tuple(_folding(column.collation) if column is not None else "" for column in keyed),
     )
 
 
@@ -233,9 +245,9 @@ def _plain(table: str, columns: Iterable[str], said: Speech) -> str:
     return f"SELECT {gives} FROM {said.quote(table)} AS q"
 
 
-def _folds(collation: str | None) -> bool:
+def _folding(collation: str | None) -> str:
     upper = (collation or "BINARY").upper()
-    return "BIN" not in upper and "_CS" not in upper
+    return "" if "BIN" in upper or "_CS" in upper else upper
 
 
 def _plan_hash(

@@ -8,6 +8,21 @@ from dataclasses import dataclass
 from dbsync.model import Key
 from dbsync.ports import Rows
 
+_ASCII_LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
+
+
+def fold_text(text: str, collation: str) -> str:
+    """The text as a word that is equal for texts which a collation takes for one.
+
+    NOCASE folds ASCII letters only: 'Ä' and 'ä' are two keys under it.
+    """
+    name = collation.casefold()
+    if name == "nocase":
+        return text.translate(_ASCII_LOWER)
+    if name == "rtrim":
+        return text.rstrip(" ")
+    return text.casefold() if "_ci" in name else text
+
 
 @dataclass(frozen=True, slots=True)
 class KeyRule:

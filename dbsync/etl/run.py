@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dbsync.errors import ConfigError, Refused
@@ -55,6 +55,8 @@ def make_lens(databases: Mapping[str, Database], active: str, migrator: Migrator
     catalogs = {name: databases[name].catalog() for name in (active, idle)}
     older, newer, path = _ordered(catalogs, active, idle, migrator)
     excluded = frozenset(name.casefold() for database in databases.values() for name in database.excluded())
+    for name, catalog in catalogs.items():
+        _refuse_ambiguous(name, catalog, excluded)
     absent = _absent(catalogs, path, excluded)
     if not (catalogs[older].tables and catalogs[newer].tables):
         # A side without tables has not got its shape yet: nothing can cross.
@@ -91,12 +93,14 @@ def put(
     keys: Sequence[Key],
     rows: Sequence[Row],
     fresh: bool = False,
+    born: Collection[Key] = (),
 ) -> Applied:
     """Make the target's `table` hold exactly `rows`, the relation's, at `keys`.
 
     By name and forward the row is overwritten, but for kept columns. In reverse through a crossing each
     cell is written only where it was changed on the newer side (protocol: crossings are lenses). `fresh`:
-    the keys are known to be absent. Raises Refused (`crossing-cardinality`) for two rows at one key, and
+    the keys are known to be absent. `born`: keys at which the source has a new row: nothing of an older row
+    there is kept. Raises Refused (`crossing-cardinality`) for two rows at one key, and
     as Transaction.upsert does.
     """
     composition = lens.toward(target.name)
@@ -105,6 +109,8 @@ def put(
     gone = [key for key in dict.fromkeys(keys) if plan.same_key(key) not in given]
     columns = plan.relation.columns
     written = list(rows)
+    if born and lens.path:
+        tx.delete(table, [key for key in keys if key in born])
     if fresh:
         if written:
             tx.insert(table, columns, written)
@@ -194,6 +200,23 @@ def _needed(rules: Iterable[KeyRule], width: int, keys: Sequence[Key]) -> list[K
             return None
         found.update(dict.fromkeys(rule.back(keys)))
     return list(found)
+
+
+def _refuse_ambiguous(name: str, catalog: Catalog, excluded: frozenset[str]) -> None:
+    """Refused (`ambiguous-name`): rows cross by names compared without case, and some databases fold only ASCII."""
+    tables = [table for table in catalog.tables.values() if table.name.casefold() not in excluded]
+    spelt = [("tables", [table.name for table in tables])]
+    spelt += [(f"columns of {table.name}", [column.name for column in table.columns]) for table in tables]
+    for what, names in spelt:
+        seen: dict[str, str] = {}
+        for each in names:
+            other = seen.setdefault(each.casefold(), each)
+            if other is not each:
+                raise Refused(
+                    f"{name}: the {what} {other} and {each} differ only in case",
+                    code="ambiguous-name",
+                    remedy="rename one of them, or exclude the table",
+                )
 
 
 def _absent(catalogs: Mapping[str, Catalog], path: Sequence[str], excluded: frozenset[str]) -> dict[str, str]:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import marshal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+from dbsync.etl.keys import fold_text
 from dbsync.model import Capabilities, Column, Key, Relation, Row, Table, Touched, Value
 
 Fold = Callable[[Key], Key]
+Keys = dict[str, dict[Key, None]]
+"""Keys by table, each once, in the order in which they came."""
 
 BATCH_KEYS = 5_000
 """How many keys one read by key list asks for: bounds memory where a lookup touches very many rows."""
-
-_ASCII_LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
 
 
 def fold(table: Table | None, key: Sequence[str]) -> Fold:
@@ -49,13 +50,7 @@ def _text_fold(collation: str) -> Callable[[Value], Value]:
     def text(value: Value) -> Value:
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             value = str(value)
-        if not isinstance(value, str):
-            return value
-        if collation == "nocase":
-            return value.translate(_ASCII_LOWER)
-        if collation == "rtrim":
-            return value.rstrip(" ")
-        return value.casefold() if "_ci" in collation else value
+        return fold_text(value, collation) if isinstance(value, str) else value
 
     return text
 
@@ -134,7 +129,7 @@ def whole_targets(tables: Sequence[Touched], readers: Callable[[str], Sequence[s
     return tuple(sorted({target for touched in tables if touched.whole for target in readers(touched.table)}))
 
 
-def merge(into: dict[str, dict[Key, None]], more: Mapping[str, Iterable[Key]]) -> None:
+def merge(into: Keys, more: Mapping[str, Iterable[Key]]) -> None:
     """Add keys by table, each spelling once, in the order in which they came."""
     for table, keys in more.items():
         into.setdefault(table, {}).update(dict.fromkeys(keys))

@@ -101,7 +101,7 @@ class Copier:
         with link.writing() as tx:
             copy = snapshot.resumed(tx.load("copy", name), plan.hash)
             tx.save("copy", name, copy.document())
-            tx.save("receipt", "last", None)
+            link.void_receipt(tx)
         with link.source.view() as view:
             total = view.count(plan.relation) if plan.by_name else None
             chunk = _Chunk(plan, view.position() if copy.cursor is None else None, snapshot.FIRST_ROWS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TypeVar
 
 from dbsync.errors import PositionLost, Refused, Unavailable
@@ -109,7 +109,7 @@ class Link:
 
     # --- writing -----------------------------------------------------------------------------------
 
-    def apply(self, view: View, tx: Transaction, keys: Mapping[str, Mapping[Key, None]]) -> Applied:
+    def apply(self, view: View, tx: Transaction, keys: batch.Keys, born: batch.Keys | None = None) -> Applied:
         """Make these keys what the view says: upserts of every table first, deletes last.
 
         Where a table has unique values beside its key, a row that is gone lets go of them first: nothing
@@ -126,15 +126,23 @@ class Link:
                 self.put(tx, total, name, missing, [])
             else:
                 gone[name] = missing
-            self.put(tx, total, name, present, rows)
+            self.put(tx, total, name, present, rows, (born or {}).get(name, ()))
         for name, missing in gone.items():
             self.put(tx, total, name, missing, [])
         return total
 
-    def put(self, tx: Transaction, total: Applied, name: str, keys: Sequence[Key], rows: Sequence[Row]) -> None:
-        """Put rows at keys through the lens, and count them."""
+    def put(
+        self,
+        tx: Transaction,
+        total: Applied,
+        name: str,
+        keys: Sequence[Key],
+        rows: Sequence[Row],
+        born: Collection[Key] = (),
+    ) -> None:
+        """Put rows at keys through the lens, and count them. At `born` nothing of an older row is kept."""
         if keys:
-            applied = put(tx, self.target, self.lens, name, keys, rows)
+            applied = put(tx, self.target, self.lens, name, keys, rows, born=born)
             total.upserted += applied.upserted
             total.deleted += applied.deleted
 
@@ -149,8 +157,17 @@ class Link:
         """Note that a table has to be put again from its first row."""
         plan = self.composition.tables[name]
         tx.save("copy", name, snapshot.again(tx.load("copy", name), plan.hash).document())
-        # Rows copied with capture asleep are not among the keys that a receipt's recheck would look at.
-        tx.save("receipt", "last", None)
+        self.void_receipt(tx)
+
+    def void_receipt(self, tx: Transaction) -> None:
+        """A table is copied: rows copied with capture asleep are not among the keys that a recheck would look at.
+
+        A receipt of another revision or crossing is left for the gate, which says why it no longer counts.
+        """
+        receipt = tx.load("receipt", "last") or {}
+        stands = receipt.get("revisions", {}).get(self.target.name), receipt.get("crossing")
+        if "crossing" not in receipt or stands == (tx.revision(), self.lens.hash):
+            tx.save("receipt", "last", None)
 
 
 def drain_timeout(found: str) -> Unavailable:

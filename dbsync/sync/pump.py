@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from dbsync.errors import Refused
+from dbsync.errors import Refused, Unavailable
 from dbsync.etl.run import Applied, Lens
 from dbsync.model import Changes, Key, Lag, Position, Report
 from dbsync.ports import Clock, Database, View
@@ -79,23 +79,27 @@ class Pump(Link):
             self._cut = limit is not None and changes.count >= limit
             if not changes.count and changes.end == start.position:
                 return None
-            keys = self._touched(view, changes)
+            keys, born = self._touched(view, changes)
             whole = batch.whole_targets(changes.tables, self.composition.targets_of)
             with self.writing() as tx:
                 tx.set_checkpoint(start.source, changes.end, expected=start.position)
-                applied = self.apply(view, tx, keys)
+                applied = self.apply(view, tx, keys, born)
                 for name in whole:
                     self.restart(tx, name)
                 self.carry(view, tx)
         self.suspect = self.suspect or bool(whole)
         return applied
 
-    def _touched(self, view: View, changes: Changes) -> dict[str, dict[Key, None]]:
-        keys: dict[str, dict[Key, None]] = {}
+    def _touched(self, view: View, changes: Changes) -> tuple[batch.Keys, batch.Keys]:
+        """The target's keys that changed, and those of them at which a row was created."""
+        keys: batch.Keys = {}
+        born: batch.Keys = {}
         for touched in changes.tables:
             if touched.keys:
                 batch.merge(keys, self.composition.targets(view, touched.table, touched.keys))
-        return keys
+            if touched.born and self.lens.path:
+                batch.merge(born, self.composition.born(view, touched.table, tuple(touched.born)))
+        return keys, born
 
     def _catch_up(self) -> None:
         while self.step() is not None and self._cut:
@@ -166,7 +170,7 @@ class Pump(Link):
                 break
             if deadline is not None and self.clock.monotonic() > deadline:
                 raise drain_timeout(f"{self.target.name} has not caught up with {self.source.name}")
-            applied = self.step()
+            applied = self._hurried_step(deadline)
             if applied is not None:
                 done.add(applied)
                 self.report("sync", done.upserted + done.deleted, None)
@@ -184,6 +188,14 @@ class Pump(Link):
         """Wait no longer for the target's write lock than the deadline allows."""
         left = PATIENCE if deadline is None else deadline - self.clock.monotonic()
         self.patience = min(PATIENCE, max(left, POLL_SECONDS))
+
+    def _hurried_step(self, deadline: float | None) -> Applied | None:
+        try:
+            return self.step()
+        except Unavailable as held:
+            if deadline is None or held.code != "database-locked":
+                raise
+            raise drain_timeout(f"another process holds the write lock of {self.target.name}") from held
 
     def _await(self, until: Position, deadline: float | None) -> None:
         """Nothing is left to apply, and the goal is not reached: another applier may be about to commit it."""

@@ -289,6 +289,10 @@ class _Verification:
         notes += ["partial"] if partial else []
         notes += ["repairing"] if self.mender is not None else []
         notes += [f"table-stale: {name}" for name in stale]
+        for side in (self.active, self.idle):
+            notes += [f"{check.code}: {side.name}" for check in side.examine() if check.code == "guard-changed"]
+        keyless = self.lens.toward(self.idle.name).keyless
+        notes += [f"no-primary-key: {name}" for name in keyless]
         notes += [f"beyond-repair: {name}" for name in self.beyond]
         receipt = None
         if equal and not notes:
@@ -305,7 +309,9 @@ class _Verification:
             hot=sum(map(len, self.hot.values())),
             stale=stale,
             notes=tuple(notes),
-            next_command=_next(equal, receipt is not None, bool(stale), self.mender is not None),
+            next_command="dbsync doctor"
+            if equal and keyless
+            else _next(equal, bool(receipt), bool(stale), self.mender),
         )
 
 
@@ -321,12 +327,12 @@ def _collector_at_rest() -> Iterator[None]:
             gc.enable()
 
 
-def _next(equal: bool, receipt: bool, stale: bool, repairing: bool) -> str:
+def _next(equal: bool, receipt: bool, stale: bool, mender: Pump | None) -> str:
     if stale:
         return "dbsync sync"
     if receipt:
         return "dbsync cutover"
-    return "dbsync verify" if equal or repairing else "dbsync verify --repair"
+    return "dbsync verify" if equal or mender is not None else "dbsync verify --repair"
 
 
 # --- recheck -------------------------------------------------------------------------------------

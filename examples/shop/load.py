@@ -28,6 +28,7 @@ from seed import FIRST, LAST, PRODUCTS
 TIMEOUT = 30.0
 CATCH_UP = 1.0
 """How far behind its schedule a client may be and still make up for it, in seconds."""
+OPENING = 20.0
 SHOWN = 50
 
 Entry = dict[str, Any]
@@ -261,11 +262,15 @@ def run(given: argparse.Namespace) -> int:
     """Load the shop until stopped. Prints the summary; exit code 1 when something failed or was stale."""
     ledger = Ledger(given.ledger)
     load = Load(given.url, ledger, given.rate, given.writers, given.readers, given.customers)
+    # Not load.stop itself: a handler that interrupts a wait on an Event, in the thread that holds its lock, deadlocks.
+    told: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: load.stop.set())
+        signal.signal(number, lambda number, _: told.append(number))
+    _await_opening(given.url, told)
     begun = time.monotonic()
     load.start()
-    while not load.stop.wait(0.25) and time.monotonic() - begun < given.seconds:
+    while not told and time.monotonic() - begun < given.seconds:
+        time.sleep(0.2)
         _publish(given.progress, load.tally.summary(time.monotonic() - begun))
     load.stop.set()
     seconds = time.monotonic() - begun
@@ -275,6 +280,18 @@ def run(given: argparse.Namespace) -> int:
     _publish(given.progress, found)
     sys.stdout.write(json.dumps(found) + "\n")
     return 1 if found["failed"] or found["stale"] else 0
+
+
+def _await_opening(url: str, told: list[int]) -> None:
+    """Wait until the shop is open, for a while: what is asked before that has not failed."""
+    deadline = time.monotonic() + OPENING
+    while not told and time.monotonic() < deadline:
+        client = Client(url, Tally())
+        opened = client.ask("GET", "/health") is not None
+        client.close()
+        if opened:
+            return
+        time.sleep(0.05)
 
 
 def _publish(path: Path | None, found: Entry) -> None:

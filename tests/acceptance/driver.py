@@ -1,8 +1,9 @@
 """The real command line, struck down at one named point: python driver.py STRIKE -- dbsync's words.
 
 STRIKE is JSON: `at` (a name of POINTS), `when` ("before" or "after" that call), `nth`, `armed` (calls count only
-after this other point has been passed), `later` (seconds to wait, in the background, before it strikes), `signal`, and `told`
-(a file that is written just before: the moment on the machine's monotonic clock). The signal goes to the whole process group.
+after this other point has been passed), `later` (seconds to wait, in the background, before it strikes), `signal`, and
+`told` (a file that is written just before: the moment on the machine's monotonic clock). The signal goes to the whole
+process group; a custodian is killed first, with its gate, if `orphan` names the file in which it records itself.
 """
 
 from __future__ import annotations
@@ -70,6 +71,8 @@ class Strike:
         told = Path(self.said["told"])
         told.with_suffix(".new").write_text(str(time.monotonic()))
         told.with_suffix(".new").replace(told)
+        if self.said.get("orphan"):
+            os.killpg(int(json.loads(Path(self.said["orphan"]).read_text())["pid"]), signal.SIGKILL)
         os.killpg(os.getpgid(0), signal.Signals[self.said["signal"]])
 
     def prepare(self) -> None:

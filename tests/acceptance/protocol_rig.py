@@ -56,7 +56,7 @@ def downgrade():
     op.execute("DROP TABLE customer")
     op.execute("DROP TABLE word")
 '''
-SECOND = '''
+SECOND = """
 from alembic import op
 
 revision, down_revision = "0002", "0001"
@@ -75,8 +75,8 @@ def downgrade():
     op.execute("ALTER TABLE customer ADD COLUMN first_name TEXT NOT NULL DEFAULT ''")
     op.execute("ALTER TABLE customer ADD COLUMN last_name TEXT NOT NULL DEFAULT ''")
     op.execute("ALTER TABLE customer DROP COLUMN full_name")
-'''
-THIRD = '''
+"""
+THIRD = """
 from alembic import op
 
 revision, down_revision = "0003", "0002"
@@ -88,7 +88,7 @@ def upgrade():
 
 def downgrade():
     op.execute("ALTER TABLE word DROP COLUMN lang")
-'''
+"""
 CROSSING = '''
 from dbsync.etl import Crossing, table
 

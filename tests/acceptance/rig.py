@@ -11,7 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,6 +100,7 @@ path = "{folder}/etl"
 
 [cutover]
 max_pause = "2s"
+max_lag = "2m"
 gate_entrypoint = "dbsync"
 """
 
@@ -143,9 +144,13 @@ class World:
         """A command line of dbsync's."""
         return ["--config", str(self.config), "--json", *words]
 
+    def program(self) -> list[str]:
+        """The real program."""
+        return [sys.executable, "-m", "dbsync"]
+
     def dbsync(self, *words: str, timeout: float = 60.0) -> Answer:
         """Run the real program to its end."""
-        line = [sys.executable, "-m", "dbsync", *self.words(*words)]
+        line = [*self.program(), *self.words(*words)]
         done = subprocess.run(line, capture_output=True, text=True, timeout=timeout, check=False, cwd=self.folder)
         return _answer(done.returncode, done.stdout, done.stderr)
 
@@ -175,7 +180,7 @@ class World:
 
     def follower(self) -> subprocess.Popen[Any]:
         """`dbsync sync`, until it is ended."""
-        line = [sys.executable, "-m", "dbsync", *self.words("sync")]
+        line = [*self.program(), *self.words("sync")]
         return self.start(line, "follower", stdout=subprocess.DEVNULL)
 
     def driven(self, strike: Mapping[str, Any], *words: str) -> subprocess.Popen[Any]:
@@ -258,6 +263,12 @@ class World:
         text = place.read_text() if place.exists() else ""
         return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
+    def completed(self) -> bool:
+        """Whether the handover that made the live side live has been recorded as complete, if there was one."""
+        epoch = self.guards()["blue"][1]
+        sql = "SELECT count(*) FROM dbsync_journal WHERE kind = 'completed' AND epoch = ?"
+        return epoch == 1 or sum(self.ask(side, sql, epoch)[0][0] for side in ("blue", "green")) == 1
+
     def let_in(self, since: float, seconds: float) -> dict[str, Any] | None:
         """The first direct write that began after a moment and was let in; None when there is none in time."""
         give_up = time.monotonic() + seconds
@@ -323,7 +334,12 @@ def world(folder: Path, traffic: bool = True, more: str = "") -> Iterator[World]
         try:
             _lay_out(made, more)
             _serve(made)
-            for words in (("init", "--active", "blue"), ("migrate", "--target", "idle"), ("sync", "--once"), ("verify",)):
+            for words in (
+                ("init", "--active", "blue"),
+                ("migrate", "--target", "idle"),
+                ("sync", "--once"),
+                ("verify",),
+            ):
                 made.good(*words)
             if traffic:
                 begin_traffic(made)
@@ -398,6 +414,3 @@ def _end_custodian(made: World) -> None:
     if pid is not None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-
-
-Condition = Callable[[], object]

@@ -45,14 +45,14 @@ def handler(side: str, path: Path) -> type[BaseHTTPRequestHandler]:
         wbufsize = -1
         db: sqlite3.Connection | None = None
 
-        def do_GET(self) -> None:  # noqa: N802
+        def do_GET(self) -> None:
             token = self.path.rpartition("/")[2]
             if token == "health":
                 return self._send(200)
             found = self._db().execute("SELECT 1 FROM item WHERE token = ?", (token,)).fetchone()
             return self._send(200 if found else 404)
 
-        def do_POST(self) -> None:  # noqa: N802
+        def do_POST(self) -> None:
             token = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["token"]
             db = self._db()
             try:

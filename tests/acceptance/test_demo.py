@@ -87,17 +87,21 @@ def test_a_kept_demo_starts_again_and_answers(tmp_path: Path, eventually: Eventu
     found = json.loads(done.stdout)
     assert found["next"].startswith("dbsync ") and found["directory"] == str(folder)
     assert (folder / "README.md").exists()
+    assert len((folder / "ledger.jsonl").read_text().splitlines()) == found["acknowledged_writes"]
     from dbsync.cli.demo_processes import answers
 
     url = f"http://127.0.0.1:{json.loads((folder / 'ports.json').read_text())['web']}/health"
     assert not answers(url)
+    (folder / "load.json").unlink()
     again = subprocess.Popen([folder / "start.sh"], stdout=subprocess.DEVNULL)
     try:
-        eventually(lambda: answers(url, "blue"), 20)
+        eventually((folder / "load.json").exists, 30)
+        assert answers(url, "blue")
     finally:
         again.send_signal(signal.SIGTERM)
         again.wait(20)
     eventually(lambda: not answers(url), 5)
+    assert json.loads((folder / "load.json").read_text())["failed"] == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -6,15 +6,11 @@ process group, under load. Then somebody resumes, somebody aborts, or nobody com
 
 from __future__ import annotations
 
-import contextlib
-import os
 import random
 import signal
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain, zip_longest
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -147,6 +143,7 @@ class Pair:
         way = WAYS[self.count % 3]
         self.count += 1
         self.directions[verb] += 1
+        made.good("sync", "--once")
         process = made.driven(point.strike(number), verb, "--yes")
         try:
             moment = made.struck(process)
@@ -156,7 +153,7 @@ class Pair:
             assert first["side"] == expected, (first, made.guards())
             self.come_back(way)
             self.see_through(expected)
-        except AssertionError as error:
+        except (AssertionError, pytest.fail.Exception) as error:
             error.add_note(f"{verb} {way}\n{made.log('coordinator')}\n{self.custodian_log()}")
             raise
         finally:
@@ -178,6 +175,7 @@ class Pair:
             30,
             f"it does not end: {made.guards()} {made.holds()} custodian {made.custodian()}",
         )
+        wait_for(made.completed, 10, "the handover was never recorded as complete")
         made.check_whole()
         failed = made.lines("failed")
         assert failed[self.failed :] == []

@@ -103,9 +103,7 @@ def main() -> None:
     stop = threading.Event()
     acknowledged, failed, direct = (Notes(folder / name) for name in ("acknowledged", "failed", "direct"))
     tally = {side: {"refused": 0, "busy": 0, "accepted": 0} for side in ("blue", "green")}
-    threads = [
-        threading.Thread(target=customer, args=(n, url, acknowledged, failed, stop)) for n in range(CUSTOMERS)
-    ]
+    threads = [threading.Thread(target=customer, args=(n, url, acknowledged, failed, stop)) for n in range(CUSTOMERS)]
     threads += [
         threading.Thread(target=intruder, args=(side, path, direct, tally[side], stop))
         for side, path in (("blue", blue), ("green", green))

@@ -9,13 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
-from dbsync.errors import ConfigError, Unavailable
+from dbsync.errors import ConfigError, Refused, Unavailable
 
 KEY_PLACES = 16
 """Most columns that a primary key may have."""
 
 BUSY_SECONDS = 5.0
 
+_NOT_TEXT = re.compile(r"Could not decode to UTF-8 column '(.*?)'(?: with text|$)", re.DOTALL)
 _QUOTED = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*\"""")
 
 
@@ -51,7 +52,7 @@ def connect(path: Path, name: str) -> sqlite3.Connection:
 
 @contextmanager
 def translated(name: str) -> Iterator[None]:
-    """Turn SQLite's errors into ConfigError or Unavailable, with the environment's name."""
+    """Turn SQLite's errors into ConfigError, Refused or Unavailable, with the environment's name."""
     try:
         yield
     except sqlite3.Error as error:
@@ -63,6 +64,14 @@ def translated(name: str) -> Iterator[None]:
                 f"{name}: another process holds the write lock",
                 code="database-locked",
                 remedy="let the long transaction end, then run the command again",
+            ) from error
+        column = _NOT_TEXT.search(text)
+        if column is not None:
+            raise Refused(
+                f"{name}: a text in column {column[1]} is not UTF-8, so it can be neither read nor compared",
+                code="invalid-text",
+                remedy=f"write it again as text, or store it as a blob: UPDATE … SET {column[1]} = CAST({column[1]} AS"
+                " BLOB); or exclude the table",
             ) from error
         if isinstance(error, sqlite3.OperationalError | sqlite3.DatabaseError) and not isinstance(
             error, sqlite3.IntegrityError

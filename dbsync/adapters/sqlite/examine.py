@@ -65,18 +65,13 @@ def _keys(connection: sqlite3.Connection, name: str, table: Table) -> list[Check
 
 
 def _objects(connection: sqlite3.Connection, name: str, exclude: Sequence[str]) -> Check:
-    """Whether every guard and capture trigger is there, word for word (asked inside a transaction that is undone)."""
-    connection.execute("ROLLBACK")
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        wanted = wanted_triggers(connection, name, exclude)
-        present = dict(
-            connection.execute(
-                "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND name LIKE 'dbsync\\_%' ESCAPE '\\'"
-            ).fetchall()
-        )
-    finally:
-        connection.execute("ROLLBACK")
+    """Whether every guard and capture trigger is there, word for word."""
+    wanted = wanted_triggers(connection, name, exclude, reading=True)
+    present = dict(
+        connection.execute(
+            "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND name LIKE 'dbsync\\_%' ESCAPE '\\'"
+        ).fetchall()
+    )
     wrong = sorted(trigger for trigger, sql in wanted.items() if present.get(trigger) != sql)
     if wrong:
         found = f"{name}: {len(wrong)} of dbsync's triggers are missing or altered, {wrong[0]} among them"

@@ -38,7 +38,7 @@ def read_guard(connection: sqlite3.Connection, path: Path, checked: bool = True)
     name, identity, node, state, epoch, attempt, live, owner, left, opened_at, lived = row
     if checked and node != inode(path):
         raise PositionLost(
-            f"{name}: {path} is a copy, or was restored or replaced, since `dbsync init`",
+            f"{path} holds the guard of {name} and is a copy, or was restored or replaced, since `dbsync init`",
             code="source-restored",
             remedy="if it is meant to be used as it is: `dbsync init`, then `dbsync sync --snapshot`",
         )

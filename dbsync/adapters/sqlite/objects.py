@@ -30,7 +30,7 @@ TABLES = {
         fence_until REAL, opened_at TEXT, lived TEXT NOT NULL DEFAULT '[]', exempt INTEGER NOT NULL DEFAULT 0)""",
     "dbsync_changes": f"""CREATE TABLE dbsync_changes (
         seq INTEGER PRIMARY KEY, tab INTEGER NOT NULL, mine INTEGER NOT NULL, nonce INTEGER NOT NULL,
-        at REAL NOT NULL, whole INTEGER NOT NULL DEFAULT 0, {KEYS})""",
+        at REAL NOT NULL, whole INTEGER NOT NULL DEFAULT 0, born INTEGER NOT NULL DEFAULT 0, {KEYS})""",
     "dbsync_tables": """CREATE TABLE dbsync_tables (
         id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, arity INTEGER NOT NULL)""",
     "dbsync_documents": """CREATE TABLE dbsync_documents (
@@ -78,14 +78,17 @@ def place_triggers(
 
 
 def wanted_triggers(
-    connection: sqlite3.Connection, name: str, exclude: Sequence[str], only: str | None = None
+    connection: sqlite3.Connection, name: str, exclude: Sequence[str], only: str | None = None, reading: bool = False
 ) -> dict[str, str]:
-    """Every trigger that should be there, by name; tables get their number here when they have none."""
+    """Every trigger that should be there, by name.
+
+    Tables get their number here when they have none; `reading` writes nothing, and such a table's is 0.
+    """
     wanted: dict[str, str] = {}
     for table in read_catalog(connection, exclude).tables.values():
         if only is not None and table.name != only:
             continue
-        number = _number(connection, table)
+        number = _known(connection, table) or 0 if reading else _number(connection, table)
         wanted |= _guard_triggers(number, table, name)
         if table.key:
             wanted |= _capture_triggers(number, table)
@@ -102,6 +105,11 @@ def drop_triggers(connection: sqlite3.Connection, table: str | None = None) -> N
     ).fetchall()
     for (trigger,) in rows:
         connection.execute(f"DROP TRIGGER {trigger}")
+
+
+def _known(connection: sqlite3.Connection, table: Table) -> int | None:
+    row = connection.execute("SELECT id FROM dbsync_tables WHERE name = ?", (table.name,)).fetchone()
+    return int(row[0]) if row else None
 
 
 def _number(connection: sqlite3.Connection, table: Table) -> int:
@@ -133,20 +141,23 @@ def _guard_triggers(number: int, table: Table, name: str) -> dict[str, str]:
     return triggers
 
 
-def _log(number: int, table: Table, image: str, condition: str = "") -> str:
+def _log(number: int, table: Table, image: str, condition: str = "", born: str = "0") -> str:
     places = ", ".join(f"k{i}" for i in range(1, len(table.key) + 1))
     values = ", ".join(f"{image}.{quoted(column)}" for column in table.key)
     return (
-        f"INSERT INTO dbsync_changes (tab, mine, nonce, at, {places})"
-        f" SELECT {number}, g.exempt, random(), {NOW}, {values} FROM dbsync_guard AS g{condition};"
+        f"INSERT INTO dbsync_changes (tab, mine, nonce, at, born, {places})"
+        f" SELECT {number}, g.exempt, random(), {NOW}, {born}, {values} FROM dbsync_guard AS g{condition};"
     )
 
 
 def _capture_triggers(number: int, table: Table) -> dict[str, str]:
     moved = " OR ".join(f"OLD.{quoted(c)} IS NOT NEW.{quoted(c)}" for c in table.key)
     bodies = {
-        "i": ("INSERT", _log(number, table, "NEW")),
-        "u": ("UPDATE", _log(number, table, "OLD", f" WHERE {moved}") + " " + _log(number, table, "NEW")),
+        "i": ("INSERT", _log(number, table, "NEW", born="1")),
+        "u": (
+            "UPDATE",
+            _log(number, table, "OLD", f" WHERE {moved}") + " " + _log(number, table, "NEW", born=f"({moved})"),
+        ),
         "d": ("DELETE", _log(number, table, "OLD")),
     }
     return {

@@ -138,11 +138,13 @@ class SqliteView(SqliteRows):
         for number, whole in tables:
             name, arity = names[number]
             places = ", ".join(f"k{i}" for i in range(1, arity + 1)) or "NULL"
-            keys = self._connection.execute(
-                f"SELECT DISTINCT {places} FROM dbsync_changes WHERE seq > ? AND seq <= ? AND tab = ? AND whole = 0",
+            rows = self._connection.execute(
+                f"SELECT max(born), {places} FROM dbsync_changes WHERE seq > ? AND seq <= ? AND tab = ? AND whole = 0"
+                f" GROUP BY {places}",
                 (*span, number),
             ).fetchall()
-            touched.append(Touched(name, tuple(keys), bool(whole)))
+            born = frozenset(row[1:] for row in rows if row[0])
+            touched.append(Touched(name, tuple(row[1:] for row in rows), bool(whole), born))
         return tuple(touched)
 
     def lag(self, since: Position) -> Lag:
