@@ -30,6 +30,8 @@ log = logging.getLogger("dbsync.custodian")
 
 FIRST_SECONDS = 180.0
 """How long a coordinator may take until it holds; then it is taken to be stuck."""
+LEAVE_SECONDS = 1.0
+"""How long a coordinator that let go of the pipe may take to end."""
 POLL_SECONDS = 0.02
 MOST_SECONDS = 900.0
 
@@ -62,6 +64,8 @@ class _Custodian:
         self.supervisor: Supervisor | None = None
         self.told: dict[str, Any] = {}
         self.deadline = time.monotonic() + FIRST_SECONDS
+        self.gone = False
+        """Whether the coordinator let go of its end of the pipe."""
         self.moving = time.monotonic()
         """When the coordinator was last seen not stopped."""
 
@@ -94,6 +98,7 @@ class _Custodian:
                 part = os.read(0, 65536)
                 if not part:
                     log.info("the coordinator is gone")
+                    self.gone = True
                     return self.act()
                 *lines, heard = (heard + part).split(b"\n")
                 for line in lines:
@@ -140,11 +145,19 @@ class _Custodian:
 
     def _end_coordinator(self) -> None:
         _, pid, start, _ = self.owner.rsplit(":", 3)
-        if start_of(int(pid)) == int(start):
+
+        def lives() -> bool:
+            return start_of(int(pid)) == int(start)
+
+        # It may be on its way out with something to say, and an exit code of its own.
+        leave = time.monotonic() + LEAVE_SECONDS if self.gone else 0.0
+        while lives() and not is_stopped(int(pid)) and time.monotonic() < leave:
+            time.sleep(0.01)
+        if lives():
             log.info("ending the coordinator %s", pid)
             os.kill(int(pid), signal.SIGKILL)
             give_up = time.monotonic() + 2.0
-            while start_of(int(pid)) == int(start) and time.monotonic() < give_up:
+            while lives() and time.monotonic() < give_up:
                 time.sleep(0.01)
 
     def end(self) -> None:

@@ -94,6 +94,11 @@ def _walk(
     elif not (dry_run or rehearse or yes) and session.interactive:
         session.confirm(f"Begin the {name} now?", yes)
     world = coordinator_world(session, new_owner(), accept_loss)
+    if world.router is not None:
+        # A file that cannot be used is bad input and a proxy that does not answer is unavailable, as everywhere else;
+        # what remains for the gates is what both say.
+        world.router.written()
+        world.router.routes()
     done = hand_over(world, name, dry_run, rehearse)
     if baking > 0 and not (dry_run or rehearse):
         back = watch(world, done, baking, lambda: coordinator_world(session, new_owner(), accept_loss))
@@ -172,6 +177,7 @@ def _outcome(done: Handed, name: str, warnings: list[str] | None = None) -> Outc
         "steps": done.steps,
         "route_confirmed": done.route_confirmed,
         "losses": done.losses,
+        "loses": done.loses,
         "dry_run": done.dry_run,
         "rehearsed": done.rehearsed,
     }
@@ -189,6 +195,8 @@ def _write(paper: Paper, done: Handed, name: str) -> None:
             paper.line(f"Writes would wait about {seconds(done.predicted_pause_ms / 1000)}.")
         if done.losses:
             paper.line(f"{done.losses} rows hold values that {done.to} cannot hold.")
+        for one in done.loses:
+            paper.line(f"The way back cannot bring back {one['table']}.{one['column']}: {one['reason']}.")
         return
     paper.table(("step", "ms"), [(step["name"], f"{step['ms']:.1f}") for step in done.steps])
     if done.rehearsed:

@@ -89,8 +89,12 @@ def prepare(context: Context, wanted: str | None) -> Outcome:
 
     def text(paper: Paper) -> None:
         paper.line(f"{active} is active, {idle} is idle.")
+        triggers = [what for what in created if "dbsync_" in what and what.rpartition("_")[2] in ("i", "u", "d")]
         for what in created:
-            paper.line(f"  + {what}")
+            if what not in triggers:
+                paper.line(f"  + {what}")
+        if triggers:
+            paper.line(f"  + {len(triggers)} triggers that guard and capture")
         if not created:
             paper.line("Everything was there already.")
 

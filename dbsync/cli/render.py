@@ -177,7 +177,8 @@ def seconds(value: float) -> str:
 def write_error(error: DbsyncError, settings: Settings) -> None:
     """Print a failure: the error object on stdout with `--json`, else sentences on stderr."""
     if settings.json:
-        write_object({"error": error_object(error)})
+        following = {"next": error.next_command} if error.next_command else {}
+        write_object({"error": error_object(error), **following})
         return
     log(f"✗ {error.message}")
     for blocker in error.blockers:

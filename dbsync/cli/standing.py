@@ -207,10 +207,11 @@ def _next(found: Standing) -> str:
         ("lag-too-high", "dbsync sync"),
         ("table-stale", "dbsync sync"),
         ("schema-missing", "dbsync migrate --target idle"),
-        ("not-verified", "dbsync verify"),
     ):
         if code in codes:
             return command
-    if any(code.startswith("receipt-") or code in ("idle-written", "guard-changed") for code in codes):
+    if any(one.remedy.startswith("dbsync init") for one in found.blockers):
+        return "dbsync init"
+    if any(code in AGAINST_RECEIPT or code.startswith("receipt-") for code in codes):
         return "dbsync verify"
     return "dbsync doctor" if codes else "dbsync cutover"

@@ -71,6 +71,7 @@ def _said(note: str) -> str:
         "no-primary-key": f"{detail} has no primary key and was not compared, so there is no receipt.",
         "beyond-repair": f"{detail} differs still after its rows were crossed again:"
         " forward of what the older side holds does not give them. Correct its crossing.",
+        "guard-changed": f"Triggers of dbsync's are missing or altered in {detail}, so there is no receipt.",
         "changed-meanwhile": f"The {detail} changed meanwhile, so there is no receipt.",
     }.get(code, note)
 

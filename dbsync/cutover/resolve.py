@@ -17,6 +17,7 @@ from dbsync.cutover.state import Case, Ownership
 from dbsync.cutover.world import COMPLETED, World
 from dbsync.errors import DbsyncError, OwnershipAmbiguous, Refused, Unavailable
 from dbsync.model import Checkpoint, GuardState, Position, TableResult
+from dbsync.ports import Router
 from dbsync.sync.run import Pump
 from dbsync.verify.receipt import KIND, NAME, Bound, document
 
@@ -262,6 +263,8 @@ def finish(world: World, now: Ownership, timed: Timed, verb: str, decided: bool 
         _turn_round(world, now)
     confirmed: list[str] = []
     if world.router is not None:
+        if world.gate is None and world.gated and world.router.hold_present():
+            _take_orphan_away(world.router, now.new)
         with timed("route"):
             routes = world.router.switch(now.new, CONFIRM_SECONDS)
             confirmed = sorted({route.replica for route in routes if route.environment == now.new})
@@ -272,6 +275,12 @@ def finish(world: World, now: Ownership, timed: Timed, verb: str, decided: bool 
     fact = {"verb": verb, "old": now.old, "new": now.new, **told}
     _complete(world, now, fact)
     return confirmed
+
+
+def _take_orphan_away(router: Router, live: str) -> None:
+    """Nobody answers at the gate any more: no probe would come through it, so the hold goes before the confirmation."""
+    _quietly(lambda: router.switch(live, 0.0))
+    router.remove_hold(CONFIRM_SECONDS)
 
 
 def _complete(world: World, now: Ownership, fact: dict[str, Any]) -> None:

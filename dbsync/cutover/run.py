@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ from dbsync.cutover.resolve import finish, undo
 from dbsync.cutover.state import Case, Ownership
 from dbsync.cutover.world import COMPLETED, Survey, World, survey, told
 from dbsync.errors import DbsyncError, Interrupted, Refused, Unavailable
-from dbsync.model import Fenced, Position
+from dbsync.model import Fenced, Position, quiet
 from dbsync.sync.run import Pump
 from dbsync.verify.run import Recheck, recheck
 
@@ -49,6 +49,8 @@ class Handed:
     route_confirmed: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     losses: int = 0
+    loses: list[dict[str, str]] = field(default_factory=list)
+    """What the way back is declared not to bring back: `table`, `column` and the `reason`."""
     rehearsed: bool = False
     dry_run: bool = False
 
@@ -114,6 +116,7 @@ class _Walk:
         if world.router is None:
             self.result.warnings.append("no-router")
         self.since: tuple[Position, Position] | None = None
+        self.prints: Mapping[str, str] = {}
         self.work = 0.0
         self.gate_in = False
 
@@ -125,6 +128,11 @@ class _Walk:
         self._require(seen)
         self.result.dry_run = True
         self.result.losses = seen.evidence.losses
+        self.result.loses = [
+            {"table": name, "column": column, "reason": reason}
+            for name, plan in seen.lens.reverse.tables.items()
+            for column, reason in sorted(plan.loses.items())
+        ]
         if seen.looked is not None and seen.looked.hot and seen.lens.older == self.new_name:
             # What is on its way has not been put into the older shape, so what that loses is not known.
             self.result.warnings.append("losses-not-all-counted")
@@ -188,6 +196,7 @@ class _Walk:
             raise Refused("no receipt", code="not-verified", remedy="dbsync verify")
         self.result.losses = seen.evidence.losses
         self.since = seen.looked.active_position, seen.looked.idle_position
+        self.prints = seen.evidence.fingerprints
         self.world.journal(
             self.new_name,
             "begun",
@@ -275,17 +284,29 @@ class _Walk:
             pump.drain(final, deadline)
         with self._timed("recheck"):
             self._compare(pump, deadline)
-            expected = self.old.fingerprint()
+            expected = self._unchanged()
         self._heed()
         if rehearse:
             self.result.pause_ms = _ms(clock.monotonic() - began)
             return began
         self._commit(fenced, final, expected, deadline)
         with self._timed("release"):
-            if self.gate_in and self.world.gate is not None:
+            if self.world.gate is not None:
+                # Where nothing is held too: from here on the custodian grants the time of a route, not of a pause.
                 self.world.gate.decide(self.new_name)
         self.result.pause_ms = _ms(clock.monotonic() - began)
         return began
+
+    def _unchanged(self) -> str:
+        """The old side's fingerprint as the evidence has it: the cede compares it under its lock.
+
+        A guard dropped and put back before the fence may have let something through that no capture saw.
+        """
+        if self.new.fingerprint() != self.prints[self.new_name]:
+            raise Refused(
+                f"the schema or a guard of {self.new_name} was changed", code="guard-changed", remedy="dbsync verify"
+            )
+        return self.prints[self.old_name]
 
     def _commit(self, fenced: Fenced, final: Position, expected: str, deadline: float) -> None:
         if self.world.clock.monotonic() >= deadline:
@@ -297,6 +318,8 @@ class _Walk:
                 self.old.cede(fenced, final, expected, self.new_name)
             except Refused as lost:
                 raise Unavailable(lost.message, code=lost.code, remedy=f"dbsync {self.verb}") from lost
+        # A report may raise when the program was told to stop; from here a stop is heeded at the end.
+        self.world.report = quiet
         with self._timed("open"):
             self.new.open(self.epoch + 1)
         self.result.epoch = self.epoch + 1

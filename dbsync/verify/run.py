@@ -309,9 +309,7 @@ class _Verification:
             hot=sum(map(len, self.hot.values())),
             stale=stale,
             notes=tuple(notes),
-            next_command="dbsync doctor"
-            if equal and keyless
-            else _next(equal, bool(receipt), bool(stale), self.mender),
+            next_command=_next(equal, bool(receipt), notes, self.mender),
         )
 
 
@@ -327,11 +325,15 @@ def _collector_at_rest() -> Iterator[None]:
             gc.enable()
 
 
-def _next(equal: bool, receipt: bool, stale: bool, mender: Pump | None) -> str:
-    if stale:
-        return "dbsync sync"
+def _next(equal: bool, receipt: bool, notes: Sequence[str], mender: Pump | None) -> str:
     if receipt:
         return "dbsync cutover"
+    # Verifying again would give no receipt either before these are mended.
+    remedies = {"table-stale": "dbsync sync", "guard-changed": "dbsync init", "no-primary-key": "dbsync doctor"}
+    codes = {note.partition(":")[0] for note in notes}
+    for code, command in remedies.items():
+        if code in codes and (equal or code == "table-stale"):
+            return command
     return "dbsync verify" if equal or mender is not None else "dbsync verify --repair"
 
 

@@ -105,6 +105,7 @@ green = "sqlite:///green.db"
 [databases.options]
 exclude = ["audit_*"]
 [cutover]
+max_lag = "60s"
 max_pause = "{pause}"
 hold = "{hold}"
 """
@@ -250,11 +251,9 @@ class Installation:
         try:
             with self.application(name) as connection:
                 connection.execute(sql, values)
-        except sqlite3.IntegrityError as refused:
-            assert str(refused).startswith("dbsync:"), refused
-            return False
-        except sqlite3.OperationalError as busy:
-            assert "locked" in str(busy), busy
+        except sqlite3.Error as error:
+            if not str(error).startswith("dbsync:") and "locked" not in str(error):
+                raise
             return False
         return True
 

@@ -1,7 +1,7 @@
-"""dbsync, stopped or killed at a chosen point: `python -m tests.acceptance.stall WHERE WHEN NTH SIGNAL words of dbsync`.
+"""dbsync, stopped or killed at a chosen point: `python -m tests.acceptance.stall WHERE WHEN NTH SIGNAL its words`.
 
 WHERE is `module:attribute` or `module:Class.method`, WHEN `before` or `after` its NTH call. The signal goes to this
-process alone, once.
+process alone, once. With `is` for WHEN nothing stops: the attribute, a time in seconds, is NTH.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ def arm(where: str, when: str, nth: int, number: signal.Signals) -> None:
     *parents, name = path.split(".")
     for parent in parents:
         owner = getattr(owner, parent)
+    if when == "is":
+        setattr(owner, name, float(nth))
+        return
     real = getattr(owner, name)
     calls = 0
 

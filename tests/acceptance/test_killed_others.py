@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import signal
 import time
 from collections.abc import Iterator
 
@@ -157,7 +156,7 @@ def test_a_migrator_killed_inside_a_revision_leaves_the_database_at_the_one_befo
     place.write_text(THIRD)
     try:
         shape = there.ask(idle, "SELECT type, name, sql FROM sqlite_master ORDER BY 1, 2")
-        process = there.driven({"at": at, "when": when, "signal": "SIGKILL"}, "migrate", "--target", "idle", "--yes")
+        process = there.driven({"at": at, "when": when, "signal": "SIGKILL"}, "migrate", "--target", "idle")
         there.struck(process)
         there.end(process)
         assert there.ask(idle, "SELECT version_num FROM alembic_version") == [("0002",)]
@@ -165,7 +164,7 @@ def test_a_migrator_killed_inside_a_revision_leaves_the_database_at_the_one_befo
         there.check_whole()
         assert there.good("migrate", "--target", "idle")["to"] == "0003"
         there.check_whole()
-        assert there.good("migrate", "--target", "idle", "--to", "0002", "--yes")["to"] == "0002"
+        assert there.good("migrate", "--target", "idle", "--down", "--to", "0002")["to"] == "0002"
         there.check_whole()
     finally:
         place.unlink()

@@ -43,7 +43,9 @@ def test_a_row_of_the_idle_side_changed_behind_its_back(site: Installation) -> N
 def test_a_guard_that_was_dropped_and_put_back(site: Installation) -> None:
     """Protocol, section 6: `guard-changed`: what was written meanwhile cannot be known."""
     with site.application("green") as connection:
-        name, sql = connection.execute("SELECT name, sql FROM sqlite_master WHERE name LIKE 'dbsync_guard%_u'").fetchone()
+        name, sql = connection.execute(
+            "SELECT name, sql FROM sqlite_master WHERE name LIKE 'dbsync_guard%_u'"
+        ).fetchone()
         connection.execute(f"DROP TRIGGER {name}")
         connection.execute(sql)
     assert refused(site) == ["guard-changed"]

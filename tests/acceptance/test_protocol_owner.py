@@ -1,4 +1,4 @@
-"""Who is live: stalls, kills and races at the fence and the cede, on real files and real processes (protocol, section 8)."""
+"""Who is live: stalls and kills at the fence and the cede, on real files and real processes (protocol, section 8)."""
 
 from __future__ import annotations
 
@@ -107,3 +107,19 @@ def test_wherever_the_coordinator_is_lost_one_side_takes_writes_in_time(site: In
     assert site.live() == [side]
     site.ok("sync", "--once")
     assert site.words(other)[-1] == "W"
+
+
+@pytest.mark.kill
+@pytest.mark.parametrize("nth", [1, 2])
+def test_a_follower_killed_in_the_middle_of_a_part_goes_on_from_its_beginning(site: Installation, nth: int) -> None:
+    """Protocol test 24: killed with rows written and nothing committed, in a window and in a copy."""
+    words = ("sync", "--once") if nth == 1 else ("sync", "--once", "--snapshot")
+    assert site.write("blue", "DELETE FROM word") and site.word("blue", "new")
+    before = site.rows("green", "SELECT position FROM dbsync_checkpoint")
+    site.killed(*words, at="dbsync.sync.link:Link.carry" if nth == 1 else "dbsync.sync.copying:Copier._store", nth=nth)
+    if nth == 1:
+        assert site.rows("green", "SELECT position FROM dbsync_checkpoint") == before
+        assert site.words("green") == ["first", "second"]
+    site.ok("sync", "--once")
+    assert site.words("green") == ["new"]
+    assert site.ok("verify")["equal"]

@@ -221,6 +221,34 @@ def test_a_cede_that_comes_after_an_abort_is_refused(words: Road) -> None:
     assert old.cede(again, final, expected, "green").state is GuardState.CEDED
 
 
+# --- the tripwires of section 2 --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("side", ["blue", "green"])
+def test_a_trigger_that_slept_for_a_moment_before_the_fence_costs_the_cutover(words: Road, side: str) -> None:
+    """Protocol, section 2: it was dropped and put back after the evidence was judged: nobody knows what passed."""
+    old: Any = words.active
+    real = old.fence
+
+    def fence(*given: Any) -> Any:
+        kind = "capture" if side == "blue" else "guard"
+        with words.application(side) as connection:
+            name, sql = connection.execute(
+                "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND name LIKE ?", (f"dbsync_{kind}%i",)
+            ).fetchone()
+            connection.execute(f"DROP TRIGGER {name}")
+            if side == "blue":
+                connection.execute("INSERT INTO word (text) VALUES ('unseen')")
+            connection.execute(sql)
+        return real(*given)
+
+    old.fence = fence
+    with pytest.raises(DbsyncError) as refused:
+        words.cut()
+    assert refused.value.code == "guard-changed"
+    assert words.rows("blue", "SELECT state, epoch FROM dbsync_guard") == [("open", 1)]
+
+
 # --- 10 ------------------------------------------------------------------------------------------
 
 AUDITED = (

@@ -94,7 +94,7 @@ def richer(tmp_path: Path) -> Iterator[Road]:
 def test_a_value_in_a_new_column_survives_a_rollback_and_another_cutover(richer: Road) -> None:
     """Protocol test 12: what only the newer shape has is never overwritten, whether forward fills it or not."""
     richer.write("UPDATE Customer SET Email = 'later@x' WHERE CustomerId = 1")
-    richer.write("UPDATE \"order line\" SET price = 3")
+    richer.write('UPDATE "order line" SET price = 3')
     richer.pump().drain()
     richer.verify()
     richer.cut()
@@ -129,11 +129,11 @@ def test_a_row_deleted_and_made_anew_inherits_nothing_of_the_dead_one(richer: Ro
 FAMILY = (
     ONE
     + """
-CREATE TABLE parent (id INTEGER PRIMARY KEY, name TEXT);
-CREATE TABLE child (id INTEGER PRIMARY KEY, parent INTEGER NOT NULL REFERENCES parent ON DELETE CASCADE);
+CREATE TABLE base (id INTEGER PRIMARY KEY, name TEXT);
+CREATE TABLE child (id INTEGER PRIMARY KEY, parent INTEGER NOT NULL REFERENCES base ON DELETE CASCADE);
 CREATE TABLE grandchild (id INTEGER PRIMARY KEY, child INTEGER NOT NULL REFERENCES child ON DELETE CASCADE);
 CREATE TABLE seat (id INTEGER PRIMARY KEY, place INTEGER NOT NULL UNIQUE, row TEXT, UNIQUE (row, place));
-INSERT INTO parent VALUES (1, 'one'), (2, 'two');
+INSERT INTO base VALUES (1, 'one'), (2, 'two');
 INSERT INTO child VALUES (10, 1);
 INSERT INTO grandchild VALUES (100, 10), (101, 10);
 INSERT INTO seat VALUES (1, 11, 'a'), (2, 22, 'a'), (3, 33, 'b');
@@ -143,7 +143,7 @@ INSERT INTO seat VALUES (1, 11, 'a'), (2, 22, 'a'), (3, 33, 'b');
 
 @pytest.fixture
 def family(tmp_path: Path) -> Iterator[Road]:
-    made = road(tmp_path, FAMILY, FAMILY.split("INSERT INTO parent")[0])
+    made = road(tmp_path, FAMILY, FAMILY.split("INSERT INTO base")[0])
     made.synced()
     yield made
     made.dispose()
@@ -154,20 +154,20 @@ def test_a_child_given_to_another_parent_keeps_its_own_children(family: Road) ->
     with family.application("blue") as connection:
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("UPDATE child SET parent = 2 WHERE id = 10")
-        connection.execute("DELETE FROM parent WHERE id = 1")
+        connection.execute("DELETE FROM base WHERE id = 1")
     family.pump().drain()
     assert family.rows("green", "SELECT id FROM grandchild") == [(100,), (101,)]
-    same(family, "parent", "child", "grandchild")
+    same(family, "base", "child", "grandchild")
 
 
 def test_what_a_cascade_of_the_applications_deletes_is_deleted_there_too(family: Road) -> None:
     """Protocol test 13: a parent with its grandchildren."""
     with family.application("blue") as connection:
         connection.execute("PRAGMA foreign_keys = ON")
-        connection.execute("DELETE FROM parent WHERE id = 1")
+        connection.execute("DELETE FROM base WHERE id = 1")
     family.pump().drain()
     assert family.rows("green", "SELECT count(*) FROM grandchild") == [(0,)]
-    same(family, "parent", "child", "grandchild")
+    same(family, "base", "child", "grandchild")
 
 
 def test_unique_values_that_go_round_in_a_circle_arrive(family: Road) -> None:
@@ -353,7 +353,7 @@ def test_batch_alter_table_leaves_guard_and_capture_in_place(crossed: Road, side
     assert crossed.rows("green", 'SELECT count(*) FROM "order line"') == [(1,)]
     crossed.active.fence(1, "test", 5.0, 1.0)
     with pytest.raises(sqlite3.IntegrityError, match=r"^dbsync:"):
-        crossed.write("DELETE FROM \"order line\"")
+        crossed.write('DELETE FROM "order line"')
 
 
 # --- 24 ------------------------------------------------------------------------------------------

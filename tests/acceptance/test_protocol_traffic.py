@@ -106,14 +106,15 @@ def _parent(entry: Path) -> int:
 def test_a_replica_that_does_not_take_the_hold_is_refused_and_undone(tmp_path: Path) -> None:
     """Protocol test 8: one of two replicas does not follow: nothing was changed, and everything passes again."""
     with (
-        proxied(throttle="100ms", certificate=True) as (proxy, blue, green),
+        proxied(throttle="100ms", certificate=True) as (proxy, _blue, _green),
         one_more(tmp_path / "second", throttle="100ms") as other,
     ):
         for name in ("services.yml", "main-router.yml"):  # its own directory: no hold will ever lie there
             other.put(name, (proxy.dynamic / name).read_text())
         until(lambda: other.get()[0] == 200)
         with installation(tmp_path, "2s", router_of(proxy, other)) as site:
-            done = site.run("cutover")
+            patience = ("dbsync.cutover.run:CONFIRM_SECONDS", "is", "3", "SIGCONT")
+            done = site.ended(site.start("cutover", stall=patience))
             assert (done.code, done.refusal) == (5, "hold-not-confirmed"), done
             assert not done.data["error"]["changed"]
             assert site.live() == ["blue"] and taken(proxy, "blue")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ from dbsync.adapters.sqlite.guard import read_guard
 from dbsync.adapters.sqlite.objects import NOW, drop_triggers, park_triggers, place_triggers, wake_triggers
 from dbsync.errors import Refused
 from dbsync.model import Catalog, GuardState, Role
+
+log = logging.getLogger("dbsync.migrate")
 
 
 def engine(make: Callable[[], sqlite3.Connection]) -> sa.Engine:
@@ -44,32 +47,66 @@ def migrating(path: Path, name: str, exclude: tuple[str, ...], role: Role, epoch
             wake_triggers(raw)
             drop_triggers(raw)
             written: set[str] = set()
-            raw.set_authorizer(_watch(written))
+            gone: dict[str, str] = {}
+            raw.set_authorizer(_watch(written, gone))
             try:
                 yield connection
             finally:
                 raw.set_authorizer(None)
             _settle(raw, name, exclude, role, before, written)
+            _tell_lost_triggers(raw, name, gone)
     finally:
         made.dispose()
 
 
-def _watch(written: set[str]) -> Callable[..., int]:
-    """Note every table that a statement writes rows of."""
+def _watch(written: set[str], gone: dict[str, str]) -> Callable[..., int]:
+    """Note every table that a statement writes rows of, and every trigger that went because its table did."""
     codes = {sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_DELETE}
+    dropped: set[str] = set()
 
-    def authorize(code: int, first: str | None, *_: Any) -> int:
+    def authorize(code: int, first: str | None, second: str | None, *_: Any) -> int:
         if code in codes and first:
             written.add(first)
+        elif code == sqlite3.SQLITE_DROP_TABLE and first:
+            dropped.add(first)
+        elif code == sqlite3.SQLITE_DROP_TRIGGER and first and second in dropped:
+            gone[first] = str(second)
+        elif code == sqlite3.SQLITE_CREATE_TRIGGER and second:
+            dropped.discard(second)  # dropped by name from here on
         return sqlite3.SQLITE_OK
 
     return authorize
+
+
+def _tell_lost_triggers(raw: sqlite3.Connection, name: str, gone: dict[str, str]) -> None:
+    """Building a table anew (batch mode does) takes its triggers with it; whether they still fit, its author knows."""
+    here = "SELECT 1 FROM sqlite_master WHERE name = ? UNION SELECT 1 FROM dbsync_parked WHERE name = ?"
+    for trigger, table in sorted(gone.items()):
+        rebuilt = raw.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", (table,)).fetchone()
+        if rebuilt and raw.execute(here, (trigger, trigger)).fetchone() is None:
+            log.warning(
+                "%s: trigger %s went when table %s was built anew; create it again in the revision",
+                name,
+                trigger,
+                table,
+            )
+
+
+def _counts(ddl: str) -> bool:
+    return "AUTOINCREMENT" in ddl.upper()
 
 
 def _settle(
     raw: sqlite3.Connection, name: str, exclude: tuple[str, ...], role: Role, before: Catalog, written: set[str]
 ) -> None:
     after = read_catalog(raw, exclude)
+    for table in before.tables.keys() & after.tables.keys():
+        if _counts(before.tables[table].ddl) and not _counts(after.tables[table].ddl):
+            log.warning(
+                '%s: %s is no longer AUTOINCREMENT (batch mode: table_kwargs={"sqlite_autoincrement": True})',
+                name,
+                table,
+            )
     changed = {t for t in after.tables if before.tables.get(t) != after.tables[t] or t in written}
     changed |= before.tables.keys() - after.tables.keys()
     guard = raw.execute("SELECT state, lived FROM dbsync_guard").fetchone()

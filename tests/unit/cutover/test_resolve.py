@@ -1,4 +1,4 @@
-"""What becomes of a handover whose coordinator is gone: the table of the protocol, section 1, row by row, on two files."""
+"""What becomes of a handover whose coordinator is gone: the table of the protocol, section 1, row by row."""
 
 from __future__ import annotations
 
