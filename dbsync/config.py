@@ -173,9 +173,7 @@ class RouterSettings:
     services: Mapping[str, str] = _key("for each database, the service of the application that uses it", _pairs)
     api: tuple[str, ...] = _key("the API address of every replica of the proxy", _urls)
     provider: str = _key("who routes", _one_of("traefik-file"), "traefik-file", "traefik-file")
-    kind: str = _key(
-        "http, or tcp (no hold)", _one_of("http", "tcp"), "http", "http"
-    )
+    kind: str = _key("http, or tcp (no hold)", _one_of("http", "tcp"), "http", "http")
     probe: tuple[str, ...] = _key(
         "an address through the entry point of each replica, in the order of `api`; the hold is proven there",
         _urls,

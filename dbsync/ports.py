@@ -50,9 +50,7 @@ class Rows(Protocol):
         """The relation's rows at these keys (fewer where a key gives none), each once."""
         ...
 
-    def by_range(
-        self, relation: Relation, after: Key | None, upto: Key | None, limit: int | None = None
-    ) -> list[Row]:
+    def by_range(self, relation: Relation, after: Key | None, upto: Key | None, limit: int | None = None) -> list[Row]:
         """The relation's rows with `after` < key <= `upto`, ordered by key (by the relation's key collation)."""
         ...
 

@@ -67,7 +67,11 @@ class AlembicScripts(Migrator):
         files = self._files
         resolved = files.resolve(revision)
         if resolved is None:
-            raise ConfigError("base is not a revision that could be run", code="unknown-revision")
+            raise ConfigError(
+                "base is not a revision that could be run",
+                code="unknown-revision",
+                remedy="name a revision of the chain",
+            )
         step = self._step(resolved, down)
         expected = resolved if down else files.parents[resolved]
 
@@ -130,7 +134,9 @@ class AlembicScripts(Migrator):
                 )
                 _run(environment)
         except NoSuchModuleError as error:
-            raise ConfigError(f"there is no dialect {dialect}", code="unsupported-dialect") from error
+            raise ConfigError(
+                f"there is no dialect {dialect}", code="unsupported-dialect", remedy="correct [databases]"
+            ) from error
         except DbsyncError:
             raise
         except (Exception, SystemExit) as error:

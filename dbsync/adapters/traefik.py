@@ -55,11 +55,18 @@ class Routers(Router):
         return examine(targets, active, first.hold, first.gate_entrypoint, first.state_dir)
 
     def switch(self, environment: str, wait: float) -> list[Route]:
-        """See Router. Raises Refused (`route-stale`) when the guard says that another side is live."""
+        """See Router. Raises Refused (`route-stale`) when the guard says that another side is live.
+
+        A file that cannot be used is Unavailable (`route-not-confirmed`) too: mended, the same can be done again.
+        """
         deadline = time.monotonic() + wait
         changed = False
         for router in self._routers:
-            changed |= router.rewrite(environment)
+            try:
+                changed |= router.rewrite(environment)
+            except ConfigError as exc:
+                # It was good before the handover: somebody else has written it meanwhile.
+                raise _not_written(environment, exc, changed) from exc
         for router in self._routers:
             router.confirm(environment, deadline, wait, changed)
         return self.routes()
@@ -219,3 +226,13 @@ class TraefikRouter(Routers):
     def _nudge(self) -> None:
         with suppress(OSError):
             os.utime(self.target.file)
+
+
+def _not_written(environment: str, why: ConfigError, changed: bool) -> Unavailable:
+    return Unavailable(
+        f"The route to {environment} could not be written. {why.message}",
+        code="route-not-confirmed",
+        remedy=f"{why.remedy} Then run `dbsync cutover --resume`.",
+        changed=changed,
+        next_command="dbsync cutover --resume",
+    )

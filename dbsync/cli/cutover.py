@@ -135,11 +135,18 @@ def _abandon(session: Session, name: str, yes: bool) -> Outcome:
     from dbsync.cutover.resolve import abandon
 
     if name not in session.context.names:
-        raise ConfigError(f"There is no database {name!r}.", code="unknown-database")
+        raise ConfigError(
+            f"There is no database {name!r}.",
+            code="unknown-database",
+            remedy=f"Name {' or '.join(session.context.names)}.",
+        )
+    missing = [other for other, guard in session.context.look().guards.items() if guard is None]
+    if missing:
+        raise session.context.not_initialised(missing)
     if not yes and not session.interactive:
         session.confirm(f"{name} is given up for good.", yes)
     if session.interactive and not yes and click.prompt(f"Type {name} to give it up for good", err=True) != name:
-        raise Refused("It was not confirmed.", code="not-confirmed")
+        raise Refused("It was not confirmed.", code="not-confirmed", remedy="Type its name, or add --yes.")
     return _resolved(abandon(resolver_world(session, new_owner()), name))
 
 

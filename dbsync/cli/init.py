@@ -78,7 +78,9 @@ def prepare(context: Context, wanted: str | None) -> Outcome:
     if not context.exists(active):
         # Asking for it says what is missing, in the adapter's own words.
         context.database(active).guard()
-        raise Unavailable(f"{active} is not there.", code="database-missing")
+        raise Unavailable(
+            f"{active} is not there.", code="database-missing", remedy="Check [databases] in the configuration."
+        )
     created = [context.config.environment(idle).shown] if context.create(idle) else []
     # The closed side first: at no moment are both open.
     for name in (idle, active):

@@ -102,7 +102,11 @@ class Comparer:
         known = {name.casefold(): subject for name, subject in self.subjects.items()}
         for name in tables or ():
             if name.casefold() not in known:
-                raise ConfigError(f"no table {name!r} of {self.newer.name} is verified", code="unknown-table")
+                raise ConfigError(
+                    f"no table {name!r} of {self.newer.name} is verified",
+                    code="unknown-table",
+                    remedy="See `dbsync verify` for the tables that are.",
+                )
         return list(known.values()) if tables is None else [known[name.casefold()] for name in dict.fromkeys(tables)]
 
     # --- ranges ------------------------------------------------------------------------------------

@@ -194,43 +194,13 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
         yield Pair(made)
 
 
-@pytest.fixture(scope="module")
-def stopped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
-    """A world without one."""
-    with world(tmp_path_factory.mktemp("stopped")) as made:
-        yield Pair(made)
-
-
-@pytest.mark.xdist_group("killed")
 @pytest.mark.parametrize("point", mixed(BEFORE, AFTER), ids=str)
 def test_a_coordinator_killed_here_leaves_one_writer_and_loses_nothing(killed: Pair, point: Point) -> None:
     """5. SIGKILL to the process group."""
     killed.strike(point, signal.SIGKILL)
 
 
-@pytest.mark.xdist_group("killed")
 def test_no_two_sides_ever_took_writes_while_coordinators_were_killed(killed: Pair) -> None:
     """The ledger of a client that writes straight to both databases all the time."""
     killed.world.check_never_two()
     assert min(killed.directions.values()) >= killed.count // 4, killed.directions
-
-
-@pytest.mark.xdist_group("stopped")
-@pytest.mark.parametrize("point", mixed(STOPPED_BEFORE, STOPPED_AFTER), ids=str)
-def test_a_coordinator_stopped_here_is_ended_by_its_custodian(stopped: Pair, point: Point) -> None:
-    """5. SIGSTOP, and nobody ever continues it."""
-    stopped.strike(point, signal.SIGSTOP)
-
-
-@pytest.mark.xdist_group("stopped")
-@pytest.mark.parametrize("point", seeded(3, 8, 0.15), ids=str)
-def test_a_coordinator_killed_at_a_seeded_moment_leaves_one_writer(stopped: Pair, point: Point) -> None:
-    """5. Inside the steps, wherever it happens to be."""
-    stopped.strike(point, signal.SIGKILL)
-
-
-@pytest.mark.xdist_group("stopped")
-def test_no_two_sides_ever_took_writes_while_coordinators_were_stopped(stopped: Pair) -> None:
-    """The ledger of a client that writes straight to both databases all the time."""
-    stopped.world.check_never_two()
-    assert min(stopped.directions.values()) >= stopped.count // 4, stopped.directions

@@ -89,8 +89,8 @@ MUTANTS = (
         "owner.py::test_wherever_the_coordinator_is_lost_one_side_takes_writes_in_time[killed behind the cede]",
         (
             "dbsync/cli/custodian.py",
-            'log.info("the coordinator is gone")\n                    return self.act()',
-            "return",
+            'log.info("the coordinator is gone")',
+            "return None",
         ),
     ),
     mutant(
@@ -132,8 +132,8 @@ MUTANTS = (
         "traffic.py::test_a_killed_coordinator_leaves_no_write_waiting",
         (
             "dbsync/cli/custodian.py",
-            'log.info("the coordinator is gone")\n                    return self.act()',
-            "return",
+            'log.info("the coordinator is gone")',
+            "return None",
         ),
     ),
     mutant(
@@ -150,9 +150,13 @@ MUTANTS = (
         (
             "dbsync/adapters/traefik_site.py",
             "complaint = until(lambda: self._unproven(held, tag, mark),",
-            "complaint = (None,",
+            "complaint = until(lambda: None,",
         ),
-        ("dbsync/adapters/traefik_site.py", "complaint = until(lambda: self._without_way(rule),", "complaint = (None,"),
+        (
+            "dbsync/adapters/traefik_site.py",
+            "complaint = until(lambda: self._without_way(rule),",
+            "complaint = until(lambda: None,",
+        ),
     ),
     mutant(
         "9",

@@ -20,13 +20,16 @@ _NOT_TEXT = re.compile(r"Could not decode to UTF-8 column '(.*?)'(?: with text|$
 _QUOTED = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*\"""")
 
 
+NAME_A_FILE = "let [databases] in the configuration name the database's own file"
+
+
 def connect(path: Path, name: str) -> sqlite3.Connection:
     """A connection in autocommit mode; never creates the file. Raises Unavailable or ConfigError.
 
     foreign_keys stays OFF: a cascade would change rows that no window carries.
     """
     if path.is_dir():
-        raise ConfigError(f"{name}: {path} is a folder, not a database file", code="not-a-database")
+        raise ConfigError(f"{name}: {path} is a folder, not a database file", code="not-a-database", remedy=NAME_A_FILE)
     if not path.exists():
         raise Unavailable(
             f"{name}: there is no file {path}",
@@ -58,7 +61,9 @@ def translated(name: str) -> Iterator[None]:
     except sqlite3.Error as error:
         text = str(error)
         if "not a database" in text or "file is encrypted" in text:
-            raise ConfigError(f"{name}: the file is not a SQLite database", code="not-a-database") from error
+            raise ConfigError(
+                f"{name}: the file is not a SQLite database", code="not-a-database", remedy=NAME_A_FILE
+            ) from error
         if "locked" in text or "busy" in text:
             raise Unavailable(
                 f"{name}: another process holds the write lock",

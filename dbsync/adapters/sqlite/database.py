@@ -134,7 +134,9 @@ class SqliteDatabase:
             try:
                 connection.execute(f"EXPLAIN {backticked(sql)}").fetchall()
             except sqlite3.OperationalError as error:
-                raise ConfigError(f"a crossing's query does not run: {error}", code="broken-crossing") from error
+                raise ConfigError(
+                    f"a crossing's query does not run: {error}", code="broken-crossing", remedy="correct its SELECT"
+                ) from error
             finally:
                 connection.set_authorizer(None)
             views = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'view'")}

@@ -68,7 +68,9 @@ class SqliteRows:
         except sqlite3.OperationalError as error:
             text = str(error)
             if text.startswith(("no such column", "no such table", "near ", "ambiguous column", "no such function")):
-                raise ConfigError(f"a crossing's query does not run: {text}", code="broken-crossing") from error
+                raise ConfigError(
+                    f"a crossing's query does not run: {text}", code="broken-crossing", remedy="correct its SELECT"
+                ) from error
             raise
 
     def _mapped(self, relation: Relation, cursor: sqlite3.Cursor) -> list[Row]:

@@ -198,7 +198,7 @@ def session_over(context: Twins) -> Session:
     from dbsync.cli.options import Settings
 
     session = Session(Settings(json=True))
-    session.__dict__["context"] = context
+    session.__dict__.update(context=context, config=context.config)
     return session
 
 
