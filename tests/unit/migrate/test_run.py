@@ -91,8 +91,18 @@ def go(target: Twin, other: Twin | None, ups: Mapping[str, Step] = UPS, **how: A
     role = Role.ACTIVE if target.name == "blue" else Role.IDLE
     options: dict[str, Any] = {"to": None, "down": False, "allow": frozenset(), "dry_run": False, "pairs": {}} | how
     return migrate(
-        target, other, role, 1, Steps(ups, hook), options["pairs"], options["to"], options["down"], options["allow"],
-        options["dry_run"], FakeClock(), how.get("report", quiet),
+        target,
+        other,
+        role,
+        1,
+        Steps(ups, hook),
+        options["pairs"],
+        options["to"],
+        options["down"],
+        options["allow"],
+        options["dry_run"],
+        FakeClock(),
+        how.get("report", quiet),
     )
 
 
