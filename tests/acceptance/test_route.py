@@ -375,14 +375,17 @@ def test_a_replica_that_does_not_follow_undoes_a_held_cutover_and_stops_an_unhel
 
 @contextmanager
 def meanwhile(shop: Shop, act: Callable[[], None]) -> Iterator[None]:
-    """Do something as soon as the hold lies in the watched directory."""
-    over = threading.Event()
+    """Do something as soon as the proxy has taken the hold: what breaks a file before that undoes the handover."""
+    over, done = threading.Event(), threading.Event()
 
     def watch() -> None:
-        while not over.is_set() and not any("hold" in name for name in shop.world.holds()):
-            time.sleep(0.005)
-        if not over.is_set():
-            act()
+        while not over.is_set():
+            found = shop.world.proxy.ask("/api/http/routers?search=dbsync") if shop.world.holds() else None
+            if any(one["status"] == "enabled" and "main-router" in one["name"] for one in found or ()):
+                act()
+                return done.set()
+            time.sleep(0.01)
+        return None
 
     thread = threading.Thread(target=watch)
     thread.start()
@@ -391,6 +394,7 @@ def meanwhile(shop: Shop, act: Callable[[], None]) -> Iterator[None]:
     finally:
         over.set()
         thread.join(10)
+    assert done.is_set(), "the hold was never seen"
 
 
 OWN_WAYS = (
