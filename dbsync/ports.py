@@ -367,6 +367,10 @@ class Router(Protocol):
         """Writes that have come back through the held routers, summed over replicas; None when not measured."""
         ...
 
+    def close(self) -> None:
+        """Let go of every connection."""
+        ...
+
 
 class Gate(Protocol):
     """The process that every request asks during a handover; it outlives the coordinator."""
@@ -400,4 +404,8 @@ class Gate(Protocol):
 
     def stop(self) -> None:
         """The handover is over: let the gate end."""
+        ...
+
+    def close(self) -> None:
+        """Let go of it as a process that ends does; if the handover is not over, the custodian goes on with it."""
         ...

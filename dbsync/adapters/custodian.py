@@ -121,16 +121,22 @@ class CustodianProcess:
 
     def stop(self) -> None:
         """See ports.Gate."""
-        if self._process is None:
-            return
-        self._tell({"done": True})
-        with suppress(OSError, subprocess.TimeoutExpired):
-            if self._process.stdin is not None:
-                self._process.stdin.close()
-            self._process.wait(10.0)
-        if self._process.stdout is not None:
-            self._process.stdout.close()
-        self._process = None
+        if self._process is not None:
+            self._tell({"done": True})
+            process = self._process
+            self.close()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(10.0)
+
+    def close(self) -> None:
+        """See ports.Gate. The end of the stream, without `done`, tells the custodian to go on alone."""
+        if self._control is not None:
+            self._control.close()
+        process, self._process = self._process, None
+        for stream in (process.stdin, process.stdout) if process is not None else ():
+            if stream is not None:
+                with suppress(OSError):
+                    stream.close()
 
     def _tell(self, message: Mapping[str, Any]) -> None:
         if self._process is None or self._process.stdin is None:
@@ -176,6 +182,10 @@ class RecordedGate:
 
     def stop(self) -> None:
         """The custodian that keeps it ends by itself."""
+        self.close()
+
+    def close(self) -> None:
+        """See ports.Gate."""
         self._control.close()
 
 

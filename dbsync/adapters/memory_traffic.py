@@ -113,6 +113,9 @@ class MemoryRouter(Router):
         """See Router."""
         return self.writes
 
+    def close(self) -> None:
+        """See Router."""
+
     def _answer(self) -> None:
         if self.down:
             raise Unavailable("the proxy does not answer", code="router-unreachable", remedy="start it and run again")
@@ -165,6 +168,9 @@ class MemoryGate(Gate):
     def stop(self) -> None:
         """See Gate."""
         self.running = False
+
+    def close(self) -> None:
+        """See Gate."""
 
     def request(self, write: bool) -> str | None:
         """The environment that a request goes to; None for a write that is held until `decide`."""

@@ -51,6 +51,8 @@ class Context:
         self.stop = stop
         self.clock = SystemClock()
         self._databases: dict[str, Database] = {}
+        self.closing: list[Callable[[], None]] = []
+        """What else is to be let go of at the end."""
 
     # --- databases -----------------------------------------------------------------------------
 
@@ -315,6 +317,8 @@ class Context:
 
     def close(self) -> None:
         """Let go of every connection."""
+        for let_go in self.closing:
+            let_go()
         router = self.__dict__.get("router")
         if router is not None:
             router.close()

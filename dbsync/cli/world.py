@@ -16,7 +16,6 @@ from dbsync.adapters.custodian import (
     owner_lives,
     read_record,
 )
-from dbsync.cutover.gate import Limits
 from dbsync.cutover.world import World
 from dbsync.errors import DbsyncError, Refused
 from dbsync.ports import Gate
@@ -42,34 +41,12 @@ def record_path(config: Config) -> Path:
     return state_folder(config) / "handover.json"
 
 
-def limits_of(config: Config, accept_loss: bool = False) -> Limits:
-    """What the configuration requires of a handover."""
-    settings = config.cutover
-    return Limits(
-        max_lag=settings.max_lag,
-        receipt_max_age=config.verify.receipt_max_age,
-        max_pause=settings.max_pause,
-        hold=settings.hold,
-        accept_loss=accept_loss,
-    )
-
-
 def make_world(session: Session, owner: str, gate: Gate | None, accept_loss: bool = False) -> World:
-    """The world of one handover."""
+    """The world of one handover; what its gate holds open is let go of with the session."""
     context = session.context
-    return World(
-        databases=context.databases,
-        lens=context.lens,
-        router=context.router,
-        gate=gate,
-        clock=context.clock,
-        limits=limits_of(context.config, accept_loss),
-        owner=owner,
-        report=session.report,
-        stop=session.stop,
-        owner_lives=owner_lives,
-        names=context.names,
-    )
+    if gate is not None:
+        context.closing.append(gate.close)
+    return replace(context.world(gate, accept_loss, owner_lives), owner=owner)
 
 
 def coordinator_world(session: Session, owner: str, accept_loss: bool) -> World:
@@ -82,8 +59,7 @@ def resolver_world(session: Session, owner: str) -> World:
     """The world of a resolver: it uses the gate that still runs, if one does."""
     record = read_record(record_path(session.config))
     gate = RecordedGate(record) if record is not None and record.get("port") else None
-    world = make_world(session, owner, gate)
-    return replace(world)
+    return make_world(session, owner, gate)
 
 
 def heal(session: Session, thorough: bool) -> Resolved | None:
