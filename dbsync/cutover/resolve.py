@@ -271,7 +271,6 @@ def finish(world: World, now: Ownership, timed: Timed, verb: str, decided: bool 
         if world.gated:
             with timed("ungate"):
                 world.router.remove_hold(CONFIRM_SECONDS)
-    told.pop("began", None)
     fact = {"verb": verb, "old": now.old, "new": now.new, **told}
     _complete(world, now, fact)
     return confirmed

@@ -172,7 +172,7 @@ class _Walk:
             self._step("gate", self._put_gate_in)
             self._catch_up(pump)
             self.result.predicted_pause_ms = predict(self.world, self.old, self.new, self.work)
-            opened = self._pause(pump, rehearse)
+            self._pause(pump, rehearse)
         except BaseException as error:
             self._undo(error)
             raise
@@ -181,7 +181,7 @@ class _Walk:
             self._undo(None)
             self.result.rehearsed = True
             return self.result
-        return self._finish(opened)
+        return self._finish()
 
     def _begin(self) -> Pump:
         """Evidence and gates; then the idle side caught up, and every dirty key compared."""
@@ -260,8 +260,8 @@ class _Walk:
 
     # --- the pause -------------------------------------------------------------------------------
 
-    def _pause(self, pump: Pump, rehearse: bool) -> float:
-        """Hold to release. Gives the moment at which writes began to wait."""
+    def _pause(self, pump: Pump, rehearse: bool) -> None:
+        """Hold to release."""
         clock, limits = self.world.clock, self.world.limits
         self._heed()
         began = clock.monotonic()
@@ -288,14 +288,13 @@ class _Walk:
         self._heed()
         if rehearse:
             self.result.pause_ms = _ms(clock.monotonic() - began)
-            return began
+            return
         self._commit(fenced, final, expected, deadline)
         with self._timed("release"):
             if self.world.gate is not None:
                 # Where nothing is held too: from here on the custodian grants the time of a route, not of a pause.
                 self.world.gate.decide(self.new_name)
         self.result.pause_ms = _ms(clock.monotonic() - began)
-        return began
 
     def _unchanged(self) -> str:
         """The old side's fingerprint as the evidence has it: the cede compares it under its lock.
@@ -362,7 +361,7 @@ class _Walk:
 
     # --- afterwards ------------------------------------------------------------------------------
 
-    def _finish(self, began: float) -> Handed:
+    def _finish(self) -> Handed:
         """Past the cede there is only forward; what fails now is told, and the custodian or --resume goes on."""
         world = self.world
         self._count_held()
@@ -374,7 +373,6 @@ class _Walk:
                 self._timed,
                 verb=self.verb,
                 pause_ms=self.result.pause_ms,
-                began=began,
                 predicted_ms=self.result.predicted_pause_ms,
                 decided=True,
             )
