@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -117,9 +117,28 @@ class Capabilities:
     transactional_ddl: bool = True
     lock_fence: bool = False
     """Whether writers can be made to wait at the fence (otherwise they are refused)."""
+    temporary: str = ""
+    """What the name of a private temporary table begins with."""
 
 
 # --- rows ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A column of a relation whose value may stand in the side table of the database that it is read from.
+
+    Where a value is kept at a row's key, and its base is still what the query gives there, the row has that
+    value. `table` and `name` say under which names it is kept: those under which `keep` was first declared.
+    """
+
+    column: str
+    key: tuple[str, ...]
+    """The columns of the relation that give the key, in the order in which keys are kept."""
+    table: str
+    name: str
+    word: Callable[[Key], Key] = tuple
+    """The key as it is kept: equal for keys that the newer shape takes for one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,10 +154,72 @@ class Relation:
     key: tuple[str, ...]
     sql: str
     row: Callable[[Mapping[str, Value]], Any] | None = None
+    lead: int | None = None
+    """How many columns at the beginning of the key `sql` gives; `row` gives the others, several rows for one of
+    `sql`'s (None: all of them). Ranges are read in the order of these columns, and cut exactly after `row`."""
+    collations: tuple[str, ...] = ()
+    """For each key column the collation under which two texts are one key; empty where equal bytes are."""
+
+    kept: tuple[Kept, ...] = ()
+    """Columns that have what is kept for them, where it still holds."""
+    staged: tuple[Staged, ...] = ()
+    """Private temporary tables that `sql` reads, to be filled before it runs."""
+
+    @property
+    def ranged(self) -> bool:
+        """Whether reading a key range costs no more than its rows. Where not, read all ranges within one view."""
+        leads = {len(each.places or ()) if each.leads else 0 for each in self.staged}
+        fits = not leads or (leads != {0} and len(leads) == 1 and self.row is None)
+        return fits and all(each.relation.ranged for each in self.staged)
 
     def places(self) -> tuple[int, ...]:
         """Where the key's columns stand among the selected ones."""
         return tuple(self.columns.index(name) for name in self.key)
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """A private temporary table: rows that a callable makes, so that the SQL of a later step can read them.
+
+    Before the SQL of the relation that reads it runs, the database fills `name` with the rows of `relation`. By key
+    list only with those whose key (`relation.key`, perhaps only a part of the table's own) the wanted keys have at
+    `places`; with all of them where that is None. By key range with that range, where `leads`.
+    """
+
+    name: str
+    columns: tuple[Column, ...]
+    """Names, types and collations: a comparison finds what it would find in a stored table of that shape."""
+    relation: Relation
+    places: tuple[int, ...] | None = None
+    """For each column of `relation.key`, where its value stands in the key of the relation that reads this."""
+    leads: bool = False
+    """Whether `relation.key` is, in that order, the beginning of the key of the relation that reads this."""
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """The key columns of the table."""
+        return tuple(column.name for column in sorted(self.columns, key=lambda c: c.key) if column.key)
+
+
+@dataclass(frozen=True, slots=True)
+class QueryPlan:
+    """How a database would read a relation by a list of keys, in its own words, a line a step.
+
+    `scans` names the stored tables of which it would read every row, whatever the keys are.
+    """
+
+    lines: tuple[str, ...]
+    scans: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Renamed:
+    """A table (`column` is None) or a column that a revision renames."""
+
+    revision: str
+    table: str
+    column: str | None
+    to: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +265,33 @@ class Lag:
 
     changes: int
     seconds: float
+
+
+# --- jobs ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Extracted:
+    """Some rows of a job's extract, and the names of their columns."""
+
+    columns: tuple[str, ...]
+    rows: Sequence[Row]
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A row that a database did not take, and why."""
+
+    row: Row
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """How many rows were written (one that was left alone was not), and the rows that were not taken."""
+
+    written: int
+    rejected: tuple[Rejected, ...] = ()
 
 
 # --- who is live -------------------------------------------------------------------------------
@@ -274,6 +382,8 @@ class Mismatch:
     table: str
     key: Key
     kind: MismatchKind
+    columns: tuple[str, ...] = ()
+    """For a lossy row: the columns that the older shape does not give as they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,6 +398,8 @@ class TableResult:
     lossy: int = 0
     digest: str = ""
     keys: tuple[Mismatch, ...] = ()
+    losses: Mapping[str, int] = field(default_factory=dict)
+    """By column, in how many of the lossy rows it differs."""
 
     @property
     def equal(self) -> bool:

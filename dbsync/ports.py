@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any, Protocol
@@ -13,17 +13,24 @@ from dbsync.model import (
     Changes,
     Check,
     Checkpoint,
+    Extracted,
     Fact,
     Fenced,
     Guard,
+    Kept,
     Key,
     Lag,
+    Loaded,
     Position,
+    QueryPlan,
     Relation,
+    Renamed,
     Role,
     Route,
     Row,
+    Staged,
     Table,
+    Value,
 )
 
 
@@ -44,7 +51,11 @@ class Clock(Protocol):
 
 
 class Rows(Protocol):
-    """Rows of one database, all as of one moment."""
+    """Rows of one database, all as of one moment, with what is kept for them (`Relation.kept`).
+
+    Private tables that a relation reads (`Relation.staged`) are filled first, with no more than its wanted keys need,
+    and emptied afterwards. A range read with `limit` never gives fewer rows while there are more.
+    """
 
     def by_keys(self, relation: Relation, keys: Sequence[Key]) -> list[Row]:
         """The relation's rows at these keys (fewer where a key gives none), each once."""
@@ -59,7 +70,7 @@ class Rows(Protocol):
         ...
 
     def key_query(self, sql: str, keys: Sequence[Key]) -> list[Key]:
-        """The keys that a query gives when `:keys` stands for these (single-column) keys."""
+        """The rows that a query gives when `:keys` stands for a SELECT of these keys, as columns k1, k2, …"""
         ...
 
 
@@ -92,6 +103,26 @@ class View(Rows, Protocol):
 
     def lag(self, since: Position) -> Lag:
         """How many changes were recorded after `since`, and the age of the oldest. Raises as `changes`."""
+        ...
+
+    def kept(self) -> Mapping[tuple[str, str], int]:
+        """How many values the side table keeps, by the names of table and column under which they are kept."""
+        ...
+
+    def now(self) -> datetime:
+        """The database's own clock (UTC) at the view's moment, or just before it, never after.
+
+        A row that was committed with an earlier stamp is in the view, unless its transaction was still open.
+        """
+        ...
+
+    def extract(self, sql: str, parameters: Mapping[str, Any], size: int) -> Iterator[Extracted]:
+        """The rows of a job's SELECT in batches of at most `size`, at constant memory; an empty one if there are none.
+
+        `since` and `until` are moments (datetime), bound as the database's own timestamps; `keys` is a list of keys
+        of one column, as in `key_query`. Raises ConfigError (`broken-job`) for what does not run, writes, or gives two
+        columns of one name.
+        """
         ...
 
     def load(self, kind: str, name: str) -> dict[str, Any] | None:
@@ -135,12 +166,35 @@ class Transaction(View, Protocol):
         """Delete by primary key; absent keys are no error. Nothing cascades."""
         ...
 
+    def load_rows(
+        self, table: str, columns: Sequence[str], rows: Sequence[Row], key: Sequence[str], mode: str
+    ) -> Loaded:
+        """Put a job's rows into its table by `key`, whose values are not NULL; what the database does not take is
+        set aside.
+
+        `mode` upsert: where the key is there the row's columns are overwritten; append: it is left alone. Raises
+        ConfigError: `unknown-table`, or `broken-job` when the table lacks a column or `key` is neither its primary key
+        nor columns of a unique index of their own.
+        """
+        ...
+
+    def clear(self, table: str) -> None:
+        """Delete every row of a job's table. Raises ConfigError (`unknown-table`)."""
+        ...
+
     def set_checkpoint(self, source: str, position: Position, expected: Position | None) -> None:
         """Move the checkpoint; Refused (`checkpoint-moved`) unless it stands at `expected` (None: there is none)."""
         ...
 
     def save(self, kind: str, name: str, document: Mapping[str, Any] | None) -> None:
         """Store a document of dbsync's own (None deletes it)."""
+        ...
+
+    def keep(self, table: str, column: str, rows: Sequence[tuple[Key, Value, Value]], gone: Sequence[Key] = ()) -> None:
+        """Keep (key, value, base) in the side table, under these names; forget what is kept at the keys `gone`.
+
+        Never captured. Refused (`not-initialised`) where `init` has not made the side table yet.
+        """
         ...
 
     def quiet_capture(self, table: str) -> None:
@@ -177,8 +231,19 @@ class Database(Protocol):
         """Changes whenever the shape, a guard or a capture object was altered, even if put back."""
         ...
 
-    def reads(self, sql: str) -> frozenset[tuple[str, str]]:
-        """The (table, column) pairs that a SELECT reads. Raises ConfigError when it does not compile."""
+    def reads(self, sql: str, staged: Sequence[Staged] = ()) -> frozenset[tuple[str, str]]:
+        """The (table, column) pairs that a SELECT reads, also behind private tables (`staged`).
+
+        Raises ConfigError when it does not compile.
+        """
+        ...
+
+    def plan(self, relation: Relation) -> QueryPlan:
+        """How it would read the relation by a list of keys, by what it knows of its tables. Raises ConfigError."""
+        ...
+
+    def asked(self, query: str, width: int) -> QueryPlan:
+        """As `plan`, for a key query about keys of that many columns."""
         ...
 
     def examine(self) -> tuple[Check, ...]:
@@ -263,6 +328,13 @@ class Database(Protocol):
         """A writing transaction. Refused (`role-changed`) unless the guard still has this role at this epoch."""
         ...
 
+    def forget(self, epoch: int, kept: Sequence[Kept], keys: Sequence[Key]) -> None:
+        """Forget what is kept at these keys, in a transaction of its own; harmless when repeated, never captured.
+
+        Refused (`role-changed`) unless this database is live (open or fenced) at that epoch.
+        """
+        ...
+
     def migrating(self, role: Role, epoch: int) -> AbstractContextManager[Any]:
         """A SQLAlchemy Connection inside one transaction, guards and user triggers as a migration needs them.
 
@@ -292,6 +364,33 @@ class Database(Protocol):
         ...
 
 
+class Sketch(Protocol):
+    """Shapes without rows and without a server: where revisions are run, and queries compiled, for a judgement."""
+
+    capabilities: Capabilities
+
+    @property
+    def excluded(self) -> frozenset[str]:
+        """Folded names of tables in the shapes seen so far that are left out of sync."""
+        ...
+
+    def shape_copy(self) -> AbstractContextManager[tuple[Any, Any]]:
+        """An empty private database: a connection to it, and what gives its catalog when it is called."""
+        ...
+
+    def reads(self, shape: Catalog, sql: str, staged: Sequence[Staged] = ()) -> frozenset[tuple[str, str]]:
+        """As Database.reads, over tables of that shape."""
+        ...
+
+    def plan(self, shape: Catalog, relation: Relation) -> QueryPlan:
+        """As Database.plan, over tables of that shape whose sizes nobody knows."""
+        ...
+
+    def asked(self, shape: Catalog, query: str, width: int) -> QueryPlan:
+        """As Database.asked, over tables of that shape whose sizes nobody knows."""
+        ...
+
+
 class Migrator(Protocol):
     """The revisions of one migrations folder, and how to run them."""
 
@@ -311,6 +410,10 @@ class Migrator(Protocol):
 
         Refused (`revision-failed`) with the cause when it raises.
         """
+        ...
+
+    def recording(self) -> AbstractContextManager[list[Renamed]]:
+        """Inside it the revisions that run put down there which tables and columns they rename."""
         ...
 
     def stamp(self, connection: Any, revision: str | None) -> None:

@@ -10,7 +10,7 @@ import io
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -24,7 +24,9 @@ from sqlalchemy import event
 from sqlalchemy.exc import NoSuchModuleError, StatementError
 
 from dbsync.adapters.alembic_files import Files, place
+from dbsync.adapters.alembic_renames import noting
 from dbsync.errors import ConfigError, DbsyncError, Refused
+from dbsync.model import Renamed
 from dbsync.ports import Migrator
 
 VERSION_TABLE = "alembic_version"
@@ -37,6 +39,7 @@ class AlembicScripts(Migrator):
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._renames: list[Renamed] | None = None
 
     @functools.cached_property
     def _files(self) -> Files:
@@ -87,13 +90,29 @@ class AlembicScripts(Migrator):
         if not connection.in_transaction():
             connection.begin()
         try:
-            with _one_transaction(connection), self._environment(steps) as environment:
+            with (
+                _one_transaction(connection),
+                self._noting(connection, resolved),
+                self._environment(steps) as environment,
+            ):
                 environment.configure(connection=connection)
                 _run(environment)
         except DbsyncError:
             raise
         except (Exception, SystemExit) as error:
             raise self._failed(resolved, down, error) from error
+
+    @contextmanager
+    def recording(self) -> Iterator[list[Renamed]]:
+        """See Migrator."""
+        before, self._renames = self._renames, []
+        try:
+            yield self._renames
+        finally:
+            self._renames = before
+
+    def _noting(self, connection: Any, revision: str) -> AbstractContextManager[None]:
+        return nullcontext() if self._renames is None else noting(connection, revision, self._renames)
 
     def stamp(self, connection: Any, revision: str | None) -> None:
         """See Migrator. Whatever stood there before goes, known or not. Raises ConfigError (`unknown-revision`)."""

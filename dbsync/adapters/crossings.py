@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,6 +20,36 @@ class CrossingFile:
     forward: Any
     reverse: Any
     path: Path
+    lines: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """By direction and folded table, where the file speaks of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Faulty:
+    """A crossing's file that cannot be used: its revision (None: no revision is called so), and why."""
+
+    revision: str | None
+    path: Path
+    error: ConfigError
+
+
+def load_each(folder: Path, revisions: Sequence[str]) -> tuple[dict[str, CrossingFile], list[Faulty]]:
+    """As `load_crossings`, but what is wrong with a file is given beside the others instead of being raised."""
+    found: dict[str, CrossingFile] = {}
+    faulty: list[Faulty] = []
+    for path in sorted(folder.glob("*.py")):
+        revision = revision_of(path, revisions)
+        if revision is None:
+            found_none = _broken(path, "its name begins with no revision of the migrations, so nothing reads it")
+            faulty.append(Faulty(None, path, found_none))
+        elif revision in found:
+            faulty.append(Faulty(revision, path, _second(path, revision, found)))
+        else:
+            try:
+                found[revision] = _load(path, revision)
+            except ConfigError as error:
+                faulty.append(Faulty(revision, path, error))
+    return found, faulty
 
 
 def load_crossings(folder: Path, revisions: Sequence[str]) -> dict[str, CrossingFile]:
@@ -36,7 +67,7 @@ def load_crossings(folder: Path, revisions: Sequence[str]) -> dict[str, Crossing
         if revision is None:
             continue
         if revision in found:
-            raise _broken(path, f"revision {revision} has another file, {found[revision].path.name}")
+            raise _second(path, revision, found)
         found[revision] = _load(path, revision)
     return found
 
@@ -56,20 +87,37 @@ def _load(path: Path, revision: str) -> CrossingFile:
     sys.modules[module.__name__] = module
     try:
         # Compiled from the text each time: a stale cache must never decide how rows cross.
-        exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), module.__dict__)
+        text = path.read_text(encoding="utf-8")
+        exec(compile(text, str(path), "exec"), module.__dict__)
     except (Exception, SystemExit) as error:
         if before is None:
             del sys.modules[module.__name__]
         else:
             sys.modules[module.__name__] = before
-        raise _broken(path, _cause(path, error)) from error
+        raise _broken(path, cause_of(path, error)) from error
     directions = {name: getattr(module, name, None) for name in ("forward", "reverse")}
     for name, given in directions.items():
         if given is not None and not _is_crossing(given):
             raise _broken(path, f"{name} is a {type(given).__name__}, not a Crossing")
     if directions == {"forward": None, "reverse": None}:
         raise _broken(path, "it gives neither forward nor reverse")
-    return CrossingFile(directions["forward"], directions["reverse"], path)
+    return CrossingFile(directions["forward"], directions["reverse"], path, _lines(text))
+
+
+def _lines(text: str) -> dict[tuple[str, str], int]:
+    found: dict[tuple[str, str], int] = {}
+    for statement in ast.parse(text).body:
+        for target in statement.targets if isinstance(statement, ast.Assign) else ():
+            if isinstance(target, ast.Name) and target.id in ("forward", "reverse"):
+                for call in ast.walk(statement):
+                    first = call.args[0] if isinstance(call, ast.Call) and call.args else None
+                    if isinstance(first, ast.Constant) and isinstance(first.value, str):
+                        found.setdefault((target.id, first.value.casefold()), first.lineno)
+    return found
+
+
+def _second(path: Path, revision: str, found: Mapping[str, CrossingFile]) -> ConfigError:
+    return _broken(path, f"revision {revision} has another file, {found[revision].path.name}")
 
 
 def _is_crossing(given: object) -> bool:
@@ -77,7 +125,8 @@ def _is_crossing(given: object) -> bool:
     return isinstance(tables, tuple) and all(hasattr(each, "name") and hasattr(each, "sql") for each in tables)
 
 
-def _cause(path: Path, error: BaseException) -> str:
+def cause_of(path: Path, error: BaseException) -> str:
+    """What went wrong in a file that was run, with its line where one is known."""
     if isinstance(error, DbsyncError):
         return error.message
     if isinstance(error, SyntaxError):

@@ -156,7 +156,9 @@ class RecordedGate:
 
     def start(self, epoch: int, live: str, owner: str) -> tuple[str, str]:
         """It runs already."""
-        raise Unavailable("the gate of another handover runs already", code="cutover-running")
+        raise Unavailable(
+            "the gate of another handover runs already", code="cutover-running", remedy="dbsync cutover --resume"
+        )
 
     def hold(self, seconds: float) -> None:
         """See ports.Gate."""

@@ -30,9 +30,14 @@ from dbsync.model import (
     Fenced,
     Guard,
     GuardState,
+    Kept,
+    Key,
     Position,
+    QueryPlan,
+    Relation,
     Role,
     Severity,
+    Staged,
     Table,
 )
 from dbsync.ports import Clock, Database, Scratch, Transaction, View
@@ -97,7 +102,7 @@ class MemoryDatabase(Database):
         """See Database."""
         return _fingerprint(self._state)
 
-    def reads(self, sql: str) -> frozenset[tuple[str, str]]:
+    def reads(self, sql: str, staged: Sequence[Staged] = ()) -> frozenset[tuple[str, str]]:
         """See Database; by-name relations only."""
         name, pairs = parsed(sql)
         table = self._state.table(name)
@@ -105,6 +110,14 @@ class MemoryDatabase(Database):
         if None in found:
             raise ConfigError(f"{table.name} lacks a column that is read", remedy="name columns that it has")
         return frozenset((table.name, column.name) for column in found if column is not None)
+
+    def plan(self, relation: Relation) -> QueryPlan:
+        """See Database: there is nothing to choose between."""
+        return QueryPlan((f"{relation.table} by name, in memory",))
+
+    def asked(self, query: str, width: int) -> QueryPlan:
+        """See Database: the twin runs no key queries."""
+        raise NotImplementedError("the in-memory twin does not run key queries")
 
     def examine(self) -> tuple[Check, ...]:
         """See Database."""
@@ -272,6 +285,15 @@ class MemoryDatabase(Database):
             transaction = MemoryTransaction(state, self.clock)
             yield transaction
             transaction.finish()
+
+    def forget(self, epoch: int, kept: Sequence[Kept], keys: Sequence[Key]) -> None:
+        """See Database."""
+        with self.exclusive() as state:
+            guard = self._now(state)
+            if guard.state not in (GuardState.OPEN, GuardState.FENCED) or guard.epoch != epoch:
+                raise _role(guard, f"is not live at epoch {epoch}")
+            for each in kept:
+                state.keep((each.table, each.name), (), [each.word(key) for key in keys])
 
     @contextmanager
     def migrating(self, role: Role, epoch: int) -> Iterator[Any]:

@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 from dbsync.adapters.memory_rows import Stored
 from dbsync.errors import ConfigError, PositionLost, Refused
-from dbsync.model import Catalog, Changes, Checkpoint, Fact, Guard, GuardState, Key, Lag, Position, Table, Touched
+from dbsync.model import (
+    Catalog,
+    Changes,
+    Checkpoint,
+    Fact,
+    Guard,
+    GuardState,
+    Kept,
+    Key,
+    Lag,
+    Position,
+    Relation,
+    Row,
+    Table,
+    Touched,
+    Value,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +98,8 @@ class State:
     documents: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     facts: list[Fact] = field(default_factory=list)
     sequences: dict[str, int] = field(default_factory=dict)
+    kept: dict[tuple[str, str], dict[Key, tuple[Value, Value]]] = field(default_factory=dict)
+    """By table and column, for each key, the value that is kept there and its base."""
     private: set[str] = field(default_factory=set)
     """Tables whose rows this state no longer shares with the one that it was copied from."""
 
@@ -94,6 +113,7 @@ class State:
             documents=dict(self.documents),
             facts=list(self.facts),
             sequences=dict(self.sequences),
+            kept={name: dict(rows) for name, rows in self.kept.items()},
             private=set(),
         )
 
@@ -110,6 +130,28 @@ class State:
             self.rows[name] = dict(self.rows[name])
             self.private.add(name)
         return self.rows[name]
+
+    def with_kept(self, relation: Relation, rows: list[Row]) -> list[Row]:
+        """The rows with what is kept for them."""
+        for kept in relation.kept:
+            if kept.column in relation.columns and set(kept.key) <= set(relation.columns):
+                rows = [self._with(kept, relation.columns, row) for row in rows]
+        return rows
+
+    def _with(self, kept: Kept, columns: tuple[str, ...], row: Row) -> Row:
+        at = columns.index(kept.column)
+        key = kept.word(tuple(row[columns.index(name)] for name in kept.key))
+        found = self.kept.get((kept.table, kept.name), {}).get(key)
+        if found is None or (type(found[1]), found[1]) != (type(row[at]), row[at]):
+            return row
+        return (*row[:at], found[0], *row[at + 1 :])
+
+    def keep(self, under: tuple[str, str], rows: Sequence[tuple[Key, Value, Value]], gone: Sequence[Key]) -> None:
+        """Keep values with their bases, and forget what is kept at the keys that are gone."""
+        there = self.kept.setdefault(under, {})
+        for key in gone:
+            there.pop(key, None)
+        there.update({key: (value, base) for key, value, base in rows})
 
     def installed(self) -> Guard:
         """The guard row. Raises Refused before `install`."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
+from dbsync.adapters import memory_loading as loading
 from dbsync.adapters.memory_rows import MemoryRows, Stored, completed, key_of
 from dbsync.adapters.memory_state import State
 from dbsync.errors import Refused
-from dbsync.model import Changes, Checkpoint, Guard, Key, Lag, Position, Row, Table
+from dbsync.model import Changes, Checkpoint, Extracted, Guard, Key, Lag, Loaded, Position, Relation, Row, Table, Value
 from dbsync.ports import Clock, Transaction, View
 
 
@@ -19,12 +21,21 @@ class MemoryView(MemoryRows, View):
     def __init__(self, state: State, clock: Clock) -> None:
         self._state = state
         self._clock = clock
+        self._began = clock.now()
 
     def _table(self, name: str) -> Table:
         return self._state.table(name)
 
     def _rows(self, name: str) -> Stored:
         return self._state.rows[name]
+
+    def by_keys(self, relation: Relation, keys: Sequence[Key]) -> list[Row]:
+        """See Rows."""
+        return self._state.with_kept(relation, super().by_keys(relation, keys))
+
+    def by_range(self, relation: Relation, after: Key | None, upto: Key | None, limit: int | None = None) -> list[Row]:
+        """See Rows."""
+        return self._state.with_kept(relation, super().by_range(relation, after, upto, limit))
 
     def position(self) -> Position:
         """See View."""
@@ -49,6 +60,18 @@ class MemoryView(MemoryRows, View):
     def lag(self, since: Position) -> Lag:
         """See View."""
         return self._state.lag(since, self._clock.now())
+
+    def kept(self) -> dict[tuple[str, str], int]:
+        """See View."""
+        return {under: len(rows) for under, rows in self._state.kept.items() if rows}
+
+    def now(self) -> datetime:
+        """See View."""
+        return self._began
+
+    def extract(self, sql: str, parameters: Mapping[str, Any], size: int) -> Iterator[Extracted]:
+        """See View."""
+        return loading.extract(self._state.tables, self._state.rows, sql, parameters, size)
 
     def load(self, kind: str, name: str) -> dict[str, Any] | None:
         """See View."""
@@ -146,6 +169,23 @@ class MemoryTransaction(MemoryView, Transaction):
             if data.pop(tuple(key), None) is not None:
                 self._log(shape, tuple(key))
 
+    def load_rows(
+        self, table: str, columns: Sequence[str], rows: Sequence[Row], key: Sequence[str], mode: str
+    ) -> Loaded:
+        """See Transaction."""
+        shape = self._table(table)
+        data = dict(self._state.rows[shape.name])
+        loaded, written = loading.load_rows(shape, data, columns, rows, key, mode)
+        self._replace(shape, data)
+        for one in written:
+            self._log(shape, one)
+        return loaded
+
+    def clear(self, table: str) -> None:
+        """See Transaction."""
+        shape = self._table(table)
+        self.delete(shape.name, list(self._state.rows[shape.name]))
+
     def set_checkpoint(self, source: str, position: Position, expected: Position | None) -> None:
         """See Transaction."""
         stands = self._state.checkpoint
@@ -160,6 +200,10 @@ class MemoryTransaction(MemoryView, Transaction):
     def save(self, kind: str, name: str, document: Mapping[str, Any] | None) -> None:
         """See Transaction."""
         store(self._state, kind, name, document)
+
+    def keep(self, table: str, column: str, rows: Sequence[tuple[Key, Value, Value]], gone: Sequence[Key] = ()) -> None:
+        """See Transaction."""
+        self._state.keep((table, column), rows, gone)
 
     def quiet_capture(self, table: str) -> None:
         """See Transaction."""

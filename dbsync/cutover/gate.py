@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dbsync.errors import Blocker
+from dbsync.etl.loss import Loss, refused, told, ways_out
 from dbsync.model import Check, Lag, Severity
 
 
@@ -39,8 +40,8 @@ class Evidence:
     foreign: int | None = None
     """Changes that the idle side recorded since the receipt and dbsync did not make; None: not known."""
     mismatches: tuple[str, ...] = ()
-    losses: int = 0
-    """Keys whose values the other shape cannot hold: lost when the older side becomes live."""
+    losses: tuple[Loss, ...] = ()
+    """What is lost when the older side becomes live: values of rows that its shape cannot give back."""
     writer_waiting: bool = False
     """Whether an application transaction has held the active side's write lock for long."""
     irreversible: tuple[str, ...] = ()
@@ -56,14 +57,9 @@ def judge(evidence: Evidence, limits: Limits) -> tuple[Blocker, ...]:
     found += _following(evidence, limits)
     found += _proven(evidence, limits)
     found += _untouched(evidence)
-    if evidence.losses and not limits.accept_loss:
-        found.append(
-            Blocker(
-                "loss",
-                f"{evidence.losses} rows hold values that {evidence.idle} cannot hold",
-                "look at them with `dbsync etl list` and `dbsync verify`, then add --accept-loss",
-            )
-        )
+    lost = refused(evidence.losses)
+    if lost and not limits.accept_loss:
+        found.append(Blocker("loss", f"{evidence.idle} cannot hold what rows hold now: {told(lost)}", ways_out(lost)))
     for table in evidence.irreversible:
         found.append(
             Blocker("missing-crossing", f"nothing says how {table} goes back", "declare `reverse` in the crossing")

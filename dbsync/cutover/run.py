@@ -15,8 +15,11 @@ from dbsync.cutover.resolve import finish, undo
 from dbsync.cutover.state import Case, Ownership
 from dbsync.cutover.world import COMPLETED, Survey, World, survey, told
 from dbsync.errors import DbsyncError, Interrupted, Refused, Unavailable
+from dbsync.etl.loss import Loss, added, refused, report, ways_out
+from dbsync.etl.loss import told as losses_told
 from dbsync.model import Fenced, Position, quiet
 from dbsync.sync.run import Pump
+from dbsync.verify.refresh import LOCK as RECEIPT_LOCK
 from dbsync.verify.run import Recheck, recheck
 
 log = logging.getLogger(__name__)
@@ -29,6 +32,10 @@ QUIET_SECONDS = 0.15
 """Without a count at the proxy: how long no write may have committed before those in flight count as ended."""
 COUNT_SECONDS = 1.0
 """How long a count at the proxy that does not close is believed."""
+LOCK_PATIENCE = 2.0
+"""Seconds to wait for somebody who looks whether a handover was left behind."""
+RECEIPT_PATIENCE = 10.0
+"""Seconds to wait for a follower that carries the receipt on just now; it takes about one."""
 ROUNDS = 20
 SMALL = 50
 """Keys; catching up ends when a round has no more than that."""
@@ -48,7 +55,8 @@ class Handed:
     steps: list[dict[str, Any]] = field(default_factory=list)
     route_confirmed: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    losses: int = 0
+    losses: tuple[Loss, ...] = ()
+    """What the newer side's rows hold and the older one cannot give back: now, or (dry run) what a way back costs."""
     loses: list[dict[str, str]] = field(default_factory=list)
     """What the way back is declared not to bring back: `table`, `column` and the `reason`."""
     rehearsed: bool = False
@@ -67,7 +75,16 @@ def hand_over(world: World, verb: str, dry_run: bool = False, rehearse: bool = F
     walk = _Walk(world, standing, verb)
     if dry_run:
         return walk.foresee()
-    with world.databases[str(standing.idle)].lock("cutover", 0.0):
+    idle = world.databases[str(standing.idle)]
+    # The first lock is held for a moment by whoever looks for a handover left behind; the second one keeps the
+    # receipt where it is, and with it the changes that this handover compares.
+    with idle.lock("cutover", LOCK_PATIENCE), idle.lock(RECEIPT_LOCK, RECEIPT_PATIENCE):
+        if world.ownership() != standing:
+            raise Refused(
+                "another handover has ended meanwhile: the roles are not those that were asked about",
+                code="cutover-running",
+                remedy="dbsync status",
+            )
         return walk.go(rehearse)
 
 
@@ -124,10 +141,10 @@ class _Walk:
 
     def foresee(self) -> Handed:
         """What would happen; nothing does."""
-        seen = self._surveyed(thorough=True)
+        seen = self._surveyed(thorough=True, counted=True)
         self._require(seen)
         self.result.dry_run = True
-        self.result.losses = seen.evidence.losses
+        self.result.losses = seen.losses
         self.result.loses = [
             {"table": name, "column": column, "reason": reason}
             for name, plan in seen.lens.reverse.tables.items()
@@ -140,8 +157,8 @@ class _Walk:
         self.result.steps = [{"name": step.name, "ms": None, "says": step.says} for step in self.result.plan]
         return self.result
 
-    def _surveyed(self, thorough: bool) -> Survey:
-        seen = survey(self.world, self.standing, thorough)
+    def _surveyed(self, thorough: bool, counted: bool = False) -> Survey:
+        seen = survey(self.world, self.standing, thorough, counted=counted)
         self.work = seen.seconds
         return seen
 
@@ -205,7 +222,7 @@ class _Walk:
             old=self.old_name,
             new=self.new_name,
             receipt=(seen.evidence.receipt or {}).get("id"),
-            losses=seen.evidence.losses,
+            losses=[loss.document() for loss in seen.evidence.losses if loss.rows],
         )
         return pump
 
@@ -230,18 +247,26 @@ class _Walk:
             )
         if looked.whole:
             raise Refused(f"{', '.join(looked.whole)} changed as a whole", code="table-stale", remedy="dbsync sync")
-        if looked.lossy and pump.lens.older == self.new_name and not self.world.limits.accept_loss:
-            raise Refused(
-                f"{looked.lossy} more rows were written whose values {self.new_name} cannot hold",
-                code="loss",
-                remedy="look at them with `dbsync verify`, then add --accept-loss",
-            )
-        self.result.losses += looked.lossy
+        self._weigh(pump, looked)
         if looked.mismatches:
             found = "; ".join(told(m) for m in looked.mismatches[:5])
             raise Refused(f"keys differ: {found}", code="not-verified", remedy="dbsync verify --repair")
         self.since = looked.active_position, looked.idle_position
         return looked
+
+    def _weigh(self, pump: Pump, looked: Recheck) -> None:
+        """What the last keys lose, by the same policies. Refused (`loss`)."""
+        if not looked.lossy or pump.lens.older != self.new_name:
+            return
+        late = report(pump.lens, looked.losses, {})
+        lost = refused(late)
+        if lost and not self.world.limits.accept_loss:
+            raise Refused(
+                f"rows were written meanwhile whose values {self.new_name} cannot hold: {losses_told(lost)}",
+                code="loss",
+                remedy=ways_out(lost),
+            )
+        self.result.losses = added(self.result.losses, late)
 
     def _start_custodian(self) -> None:
         gate = self.world.gate

@@ -10,11 +10,13 @@ from typing import Any
 from dbsync.cutover.gate import Evidence, Limits
 from dbsync.cutover.state import Ownership, ownership
 from dbsync.errors import DbsyncError, PositionLost, Refused, Unavailable
+from dbsync.etl.loss import Loss, watches
 from dbsync.etl.run import Lens
 from dbsync.model import Check, Fact, Guard, Mismatch, Position, Report, quiet
 from dbsync.ports import Clock, Database, Gate, Router
 from dbsync.sync.lag import measure
 from dbsync.sync.run import Pump
+from dbsync.verify.loss import count_losses
 from dbsync.verify.run import Recheck, recheck
 
 COMPLETED = "completed"
@@ -92,12 +94,17 @@ class Survey:
     looked: Recheck | None
     seconds: float = 0.0
     """What comparing the changed keys took."""
+    losses: tuple[Loss, ...] = ()
+    """What going back costs now, or would cost later when this handover goes to the newer side."""
 
 
-def survey(world: World, standing: Ownership, thorough: bool, router_checks: bool = True) -> Survey:
+def survey(
+    world: World, standing: Ownership, thorough: bool, router_checks: bool = True, counted: bool = False
+) -> Survey:
     """What is known of the handover from the active to the idle side.
 
-    `thorough` compares every key changed since the receipt, waits for a writer and counts losses.
+    `thorough` compares every key changed since the receipt, waits for a writer and counts losses. `counted` counts
+    them also where nothing points to any, and where the handover goes to the newer side, which loses nothing.
     Raises what the lens and the databases raise.
     """
     active, idle = str(standing.active), str(standing.idle)
@@ -115,6 +122,7 @@ def survey(world: World, standing: Ownership, thorough: bool, router_checks: boo
     looked, foreign = _looked(world, old, new, lens, receipt, thorough)
     took = world.clock.monotonic() - began
     back = lens.older == idle
+    losses = _losses(world, (old, new), lens, receipt, looked, counted)
     evidence = Evidence(
         active=active,
         idle=idle,
@@ -129,12 +137,12 @@ def survey(world: World, standing: Ownership, thorough: bool, router_checks: boo
         stale=pump.stale(),
         foreign=foreign,
         mismatches=tuple(told(m) for m in looked.mismatches) if looked else (),
-        losses=_losses(receipt, looked) if back else 0,
+        losses=losses if back else (),
         writer_waiting=thorough and not old.settled(1.0),
         irreversible=tuple(sorted(lens.reverse.assumed)) if back and lens.path else (),
         checks=_checks(world, active, router_checks),
     )
-    return Survey(evidence, lens, looked, took)
+    return Survey(evidence, lens, looked, took, losses)
 
 
 def told(mismatch: Mismatch) -> str:
@@ -159,9 +167,20 @@ def _looked(
         return None, None
 
 
-def _losses(receipt: Mapping[str, Any] | None, looked: Recheck | None) -> int:
-    held = sum(int(table.get("lossy") or 0) for table in (receipt or {}).get("tables", []))
-    return held + (looked.lossy if looked else 0)
+def _losses(
+    world: World,
+    sides: tuple[Database, Database],
+    lens: Lens,
+    receipt: Mapping[str, Any] | None,
+    looked: Recheck | None,
+    counted: bool,
+) -> tuple[Loss, ...]:
+    """The losses as they are now. All rows are counted only where the verify or a change since then has seen any."""
+    seen = any(table.get("lossy") for table in (receipt or {}).get("tables", [])) or bool(looked and looked.lossy)
+    back = lens.older == sides[1].name
+    if counted or (back and (seen or watches(lens))):
+        return count_losses(*sides, lens, world.report)
+    return ()
 
 
 def _age(world: World, receipt: Mapping[str, Any] | None) -> float | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from dbsync.errors import ConfigError
@@ -15,6 +16,8 @@ KeySpec = str | tuple[str, ...] | Mapping[str, str]
 RowMap = Callable[[Mapping[str, Value]], Any]
 
 PARAMETER = ":keys"
+_TODO = re.compile(r"\bTODO:(?:(?!\*/|\n).)*")
+POLICIES = ("refuse", "accept", "keep")
 CARDINALITIES = ("1:1", "1:0..1", "1:n")
 
 
@@ -34,11 +37,23 @@ class TableCrossing:
     loses: Mapping[str, str]
     row: RowMap | None
     cardinality: str
+    losing: Mapping[str, str] = field(default_factory=dict)
+    """By column of a newer table, what becomes of values that the older shape cannot hold."""
+    once: tuple[str, ...] = ()
+    """Columns that are set when a row is created, and neither overwritten nor compared afterwards."""
 
     @property
     def by_name(self) -> bool:
         """Whether it has no SELECT of its own (it may still declare losses)."""
         return self.select is None and not self.dialects
+
+    @property
+    def todos(self) -> tuple[str, ...]:
+        """What a person has still to decide: every text that says `TODO:`. The table is refused until then."""
+        specs = (self.key or {}).values()
+        texts = [self.select or "", *self.dialects.values(), *(s for s in specs if isinstance(s, str))]
+        texts += self.loses.values()
+        return tuple(" ".join(match[0].split()) for text in texts for match in _TODO.finditer(text))
 
     def sql(self, dialect: str) -> str | None:
         """The SELECT for that dialect, or None when it has none for it."""
@@ -103,10 +118,15 @@ def table(
     loses: Mapping[str, str] | None = None,
     row: RowMap | None = None,
     cardinality: str = "1:1",
+    losing: Mapping[str, str] | None = None,
+    once: Sequence[str] = (),
 ) -> TableCrossing:
     """The crossing of one target table.
 
-    `key` says for each source table which of its primary-key columns give the target row's key.
+    `key` says for each source table which of its primary-key columns give the target row's key. `losing` says
+    for columns of a newer table (in `forward`) what becomes of values that the older shape cannot hold: "refuse"
+    to go back while rows have some, "accept" that they are lost, or "keep" them beside the older rows.
+    `once` names columns (in `forward`) that are set when a row is created, and left alone then: they may be random.
     Raises ConfigError (`broken-crossing`) for what can be seen to be wrong without a database.
     """
     if not str(name).strip():
@@ -122,7 +142,15 @@ def table(
     if select is None and not queries and (key is not None or row is not None):
         raise _broken(f"table {name}: key and row mean nothing without a select")
     spec = None if key is None else {source: _spec(name, source, given) for source, given in key.items()}
-    return TableCrossing(name, select, queries, spec, dict(loses or {}), row, cardinality)
+    policies = dict(losing or {})
+    for column, policy in policies.items():
+        if policy not in POLICIES:
+            raise _broken(f"table {name}: losing of {column} is one of {', '.join(POLICIES)}, not {policy!r}")
+    if isinstance(once, str) or not all(str(each).strip() for each in once):
+        raise _broken(f'table {name}: once names columns: once=("column",)')
+    if once and select is None and not queries:
+        raise _broken(f"table {name}: once means nothing without a select")
+    return TableCrossing(name, select, queries, spec, dict(loses or {}), row, cardinality, policies, tuple(once))
 
 
 def _spec(name: str, source: str, given: object) -> KeySpec:

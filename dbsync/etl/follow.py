@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from dbsync.errors import ConfigError
 from dbsync.etl.crossing import KeySpec, TableCrossing, is_query
 from dbsync.etl.equal import Equalities
-from dbsync.etl.keys import KeyRule
-from dbsync.etl.query import Query, Speech, Where, tables_of
-from dbsync.etl.stage import Rules, Stage, then
+from dbsync.etl.keys import KeyRule, Place, projected
+from dbsync.etl.keys import asked as asks
+from dbsync.etl.query import Query, Speech, Where
+from dbsync.etl.question import WAYS as QUERY_WAYS
+from dbsync.etl.question import KeyQuery, read_question, whole_keys
+from dbsync.etl.stage import Rules, Stage
 
 Stages = Mapping[str, Stage]
 """The tables of one step by folded name."""
@@ -28,6 +31,13 @@ class Asked:
     key: tuple[str, ...]
     where: Where
     speech: Speech
+    cardinality: str = "1:1"
+    number: int = 1
+
+    @property
+    def mark(self) -> str:
+        """What the names of the queries of this step begin with."""
+        return f"{self.speech.mark}{self.number}"
 
     def owns(self, table: str, column: str) -> bool:
         """Whether a table (folded) that it reads has that column."""
@@ -35,23 +45,51 @@ class Asked:
         return stage is not None and column.casefold() in {each.casefold() for each in stage.readable}
 
 
-def followed(crossing: TableCrossing, asked: Asked) -> tuple[Rules, Stage | None]:
-    """The rules by table of the database, and the source that drives it row by row. ConfigError `crossing-key`."""
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """The rules by table of the database; the source that drives the SELECT row by row; the leading columns known."""
+
+    rules: Rules
+    driver: Stage | None
+    lead: int | None
+    """How many columns at the beginning of the target's key every source passes on (None: all)."""
+
+
+def followed(crossing: TableCrossing, asked: Asked) -> Followed:
+    """How changes of what a SELECT reads give keys of what it gives. Raises ConfigError `crossing-key`."""
     specs = _specs(crossing, asked)
     equalities = Equalities(asked.query, asked.owns)
+    places = {name: _projection(spec, name, asked) for name, spec in specs.items()}
     rules: dict[str, tuple[KeyRule, ...]] = {}
     driver: Stage | None = None
     for name, source in asked.sources.items():
-        local, places = _rules(specs[name], name, asked, equalities)
+        projection = places[name]
+        if projection is None:
+            local = _query_rules(str(specs[name]), name, places, asked, equalities)
+        else:
+            local = _projected_rules(name, projection, asked, equalities)
+            whole = sorted(place for place in projection if place is not None) == list(range(len(source.key)))
+            driver = source if name == asked.query.driving and whole else driver
         for origin, found in local.items():
             rules[origin] = tuple(dict.fromkeys((*rules.get(origin, ()), *found)))
-        if name == asked.query.driving and places is not None and sorted(places) == list(range(len(source.key))):
-            driver = source
-    return rules, driver
+    return Followed(rules, driver, _lead(places.values()))
+
+
+def _lead(projections: Iterable[tuple[Place, ...] | None]) -> int | None:
+    given = [[place is not None for place in places] for places in projections if places is not None]
+    if all(all(known) for known in given):
+        return None
+    return min((known.index(False) for known in given if not all(known)), default=0)
 
 
 def guess_key(crossing: TableCrossing, query: Query, sources: Stages, where: Where) -> tuple[str, ...]:
     """The target's key where its shape is not recorded: the columns that the source's key is passed on under."""
+    if crossing.cardinality == "1:n":
+        raise where.error(
+            "crossing-key",
+            'the shape at this revision is not recorded, and with cardinality="1:n" the key of the target is not clear',
+            "run the revision through `dbsync migrate`, which records its shape",
+        )
     outputs = {output.column[1].casefold(): output.name for output in query.outputs if output.column is not None}
     for given, spec in (crossing.key or {}).items():
         if isinstance(spec, Mapping):
@@ -89,8 +127,8 @@ def _specs(crossing: TableCrossing, asked: Asked) -> dict[str, KeySpec]:
     return specs
 
 
-def _rules(spec: KeySpec, name: str, asked: Asked, equalities: Equalities) -> tuple[Rules, tuple[int, ...] | None]:
-    """How changed keys of one source come to be keys of the target, and its projection where it is one."""
+def _projection(spec: KeySpec, name: str, asked: Asked) -> tuple[Place, ...] | None:
+    """Where the target's key columns stand in a source's key (None for a query). Raises ConfigError."""
     source, where = asked.sources[name], asked.where
     if source.broken or not source.key:
         raise where.error(
@@ -99,54 +137,135 @@ def _rules(spec: KeySpec, name: str, asked: Asked, equalities: Equalities) -> tu
             "give the table a primary key, or a crossing at the step before",
         )
     if isinstance(spec, str) and is_query(spec):
-        return _query_rule(spec, source, asked), None
+        return None
     if sum(read.name.casefold() == name for read in asked.query.reads) > 1:
         raise where.error(
             "crossing-key",
             f"the SELECT reads {source.table} more than once, so that a changed row touches more than its own key",
             "give a query over :keys that finds every touched row",
         )
-    places = _projection(spec, source, asked)
+    return _places(spec, source, asked)
+
+
+def _projected_rules(
+    name: str, places: tuple[Place, ...], asked: Asked, equalities: Equalities
+) -> dict[str, tuple[KeyRule, ...]]:
+    source = asked.sources[name]
     for target, place in zip(asked.key, places, strict=True):
-        _check_passed_on(target, name, source.key[place], asked, equalities)
-    return then(source.rules, places), places
+        if place is not None:
+            _check_passed_on(target, name, source.key[place], asked, equalities)
+    return _through(source, places, asked)
 
 
-def _query_rule(text: str, source: Stage, asked: Asked) -> Rules:
-    where = asked.where
-    if len(source.key) != 1:
-        raise where.error("crossing-key", f"a key query needs one key column, {source.table} has more", "name columns")
-    stages = [source, *(asked.before.get(name) for name in tables_of(text, asked.speech.parser, where))]
-    for stage in stages:
+def _through(source: Stage, places: tuple[Place, ...], asked: Asked) -> dict[str, tuple[KeyRule, ...]]:
+    """The rules of a source followed by a projection of its key."""
+    more = projected(places)
+    found: dict[str, tuple[KeyRule, ...]] = {}
+    for base, rules in source.rules.items():
+        each = [rule.then(more) for rule in rules]
+        found[base] = tuple(
+            one if one.known else _whole(rule, source, asked).then(more) for rule, one in zip(rules, each, strict=True)
+        )
+    return found
+
+
+def _whole(rule: KeyRule, source: Stage, asked: Asked) -> KeyRule:
+    """The rule with whole keys of its stage at the end."""
+    if not rule.partial:
+        return rule
+    _refuse_mute(source, asked)
+    return rule.then(whole_keys(source, rule.known, asked.speech, asked.mark, asked.where))
+
+
+def _query_rules(
+    text: str,
+    name: str,
+    projections: Mapping[str, tuple[Place, ...] | None],
+    asked: Asked,
+    equalities: Equalities,
+) -> dict[str, tuple[KeyRule, ...]]:
+    source, where = asked.sources[name], asked.where
+    query = read_question(text, len(source.key), asked.speech, where)
+    stages: dict[str, Stage] = {}
+    for read in query.tables:
+        stage = asked.before.get(read)
         if stage is None:
             raise where.error(
                 "broken-crossing", f"the key query of {source.table} reads an unknown table", "correct it"
             )
-        if stage.derived:
-            raise where.error(
-                "crossing-key",
-                f"the key query of {source.table} reads {stage.table}, which an earlier revision's crossing gives; "
-                "a key query can only be asked of the database's own tables",
-                "name columns of the source's key instead",
-            )
-    return {base: (KeyRule(tuple(range(len(asked.key))), text.strip()),) for base in source.rules}
+        _refuse_mute(stage, asked)
+        stages[read] = stage
+    width = len(asked.key)
+    if query.gives > width or (query.gives < width and asked.cardinality != "1:n"):
+        raise where.error(
+            "crossing-key",
+            f"the key query of {source.table} selects {query.gives} column(s)",
+            f"select the target's key, ({', '.join(asked.key)}), in that order",
+        )
+    copied = query.copied()
+    if copied is not None:
+        places = tuple(copied[place] if place < query.gives else None for place in range(width))
+        return _through(source, places, asked)
+    settled = _settled(query, name, projections, asked, equalities)
+    question = query.question(stages, asked.speech, asked.mark, settled)
+    gives = [place if place < query.gives else None for place in range(width)]
+    last = asks(replace(question, where=f"{where}: the key query of {source.table}"), range(len(source.key)), gives)
+    return {
+        base: tuple(_whole(rule, source, asked).then(last) for rule in rules) for base, rules in source.rules.items()
+    }
 
 
-def _projection(spec: KeySpec, source: Stage, asked: Asked) -> tuple[int, ...]:
+def _settled(
+    query: KeyQuery,
+    name: str,
+    projections: Mapping[str, tuple[Place, ...] | None],
+    asked: Asked,
+    equalities: Equalities,
+) -> bool:
+    """Whether a row that used to belong to a changed key is touched anyway, by a change of its own.
+
+    It is where the query finds rows of one table by the column that the SELECT joins on, and each of them is
+    followed by its own key: a row that belongs there no more was changed itself.
+    """
+    if not query.tables:
+        return True
+    if len(query.tables) != 1 or query.tables[0] not in asked.sources:
+        return False
+    own = query.tables[0]
+    places = projections.get(own)
+    if places is None or own == name:
+        return False
+    columns = [asked.sources[own].key[place] for place in places[: query.gives] if place is not None]
+    ties = [(name, column.casefold()) for column in asked.sources[name].key]
+    return len(columns) == query.gives and query.looks_up(own, columns, ties, equalities)
+
+
+def _refuse_mute(stage: Stage, asked: Asked) -> None:
+    if stage.mute and not asked.speech.past:
+        raise asked.where.error(
+            "crossing-key", f"a key query cannot be asked of {stage.table}: {stage.mute}", QUERY_WAYS
+        )
+
+
+def _places(spec: KeySpec, source: Stage, asked: Asked) -> tuple[Place, ...]:
+    """For each column of the target's key, where it stands in the source's key (None: it is one of several)."""
+    many = asked.cardinality == "1:n"
     if isinstance(spec, Mapping):
         folded = {target.casefold(): column for target, column in spec.items()}
-        if set(folded) != {name.casefold() for name in asked.key}:
+        keyed = {name.casefold() for name in asked.key}
+        if not folded.keys() <= keyed or (len(folded) < len(keyed) and not many):
             raise _key_error(source, f"it gives ({', '.join(spec)})", asked)
-        columns: tuple[str, ...] = tuple(folded[name.casefold()] for name in asked.key)
+        columns: list[str | None] = [folded.get(name.casefold()) for name in asked.key]
     else:
-        columns = (spec,) if isinstance(spec, str) else spec
-    if len(columns) != len(asked.key):
-        raise _key_error(source, f"it gives {len(columns)} column(s)", asked)
+        given = (spec,) if isinstance(spec, str) else spec
+        if len(given) > len(asked.key) or (len(given) < len(asked.key) and not many):
+            raise _key_error(source, f"it gives {len(given)} column(s)", asked)
+        columns = [*given, *[None] * (len(asked.key) - len(given))]
     own = [name.casefold() for name in source.key]
     for name in columns:
-        if name.casefold() not in own:
+        if name is not None and name.casefold() not in own:
             raise _key_error(source, f"{name} is not in the primary key of {source.table}", asked)
-    return tuple(own.index(name.casefold()) for name in columns)
+    return tuple(None if name is None else own.index(name.casefold()) for name in columns)
 
 
 def _key_error(source: Stage, found: str, asked: Asked) -> ConfigError:

@@ -1,4 +1,40 @@
-"""Both ways between two databases as they stand: what is read, what is put, what is left alone."""
+"""The algebra of crossings: both ways between two databases as they stand, and the laws that hold.
+
+A crossing is a lens. An older row and the newer row that is made of it are two views of one thing:
+
+    get    newer := forward(older)          a query over the older side              Lens.forward
+    put    older := older + newer           a query over the newer side, merged      Lens.reverse, run.put, merge.merge
+
+Both are `Composition`s: for each table of the side that is written one query over the other one's tables
+(`TablePlan.relation`), and the rules by which a changed key over there gives the keys to read here
+(`TablePlan.sources`). They are put together out of four things, from small to large:
+
+    mapping by name   a table's columns under the names of the next shape            stage.by_name
+    projection        a SELECT over the tables of the step before, its key followed  step.selected, follow.followed
+    settling          what a stored table of that shape would hold: types, defaults  stage.settle, staged.staged
+    composition       step after step, each reading the one before as a CTE          compose.compose
+
+The laws, where each is kept, and the test that tries to break it:
+
+    newer = forward(older), at every checkpoint                 verify.compare           test_protocol_rows
+    one query, three uses: by key list, by key range and the    compose, Rows sockets    test_algebra: key_list
+      whole table give the same rows
+    composition is associative: a path at once is its parts     stage.settle             test_algebra: at_once
+      over stored tables
+    key-local: what a changed row changes is among the keys     follow, keys, before     test_algebra: touches
+      that its rules give; what cannot be followed is refused
+    the same each time; what is not is set once                 stable, fickle, once     test_stable, test_once
+    get, then put: nothing is written                           merge.merge              test_algebra: lens_laws
+    put, then get: what was put, but for what `loses` declares  merge.merge              test_algebra: lens_laws
+    put touches only what was changed over there: a cell in     merge.merge              test_algebra: lens_laws
+      which over-and-back agrees with the newer row stays ours
+    a column that only the newer side has is set when its row   newer_only, left_alone   test_lens
+      is created, then left alone and not compared
+    what the older side cannot hold is refused, accepted or     losing, loss, run.put    test_loss, test_keep
+      kept, as declared; never lost in silence
+
+By name alone there is nothing to merge: a put overwrites the row without looking at it.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +43,10 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 
 from dbsync.errors import Refused
+from dbsync.etl.before import Before
 from dbsync.etl.compose import Composition
-from dbsync.model import Table
+from dbsync.model import Relation, Table
+from dbsync.ports import Rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +70,20 @@ class Lens:
     """The newer side's tables."""
     absent: Mapping[str, str] = field(default_factory=dict)
     """What an environment has no place for though the other one holds rows of it, by environment."""
+    past: Mapping[str, Composition] = field(default_factory=dict)
+    """By environment the way toward it, over what it tells of the other one itself (where a key query needs that)."""
+    over_and_back: Mapping[str, Mapping[str, Relation]] = field(default_factory=dict)
+    """By environment and table what its rows become by crossing over and back, in one query over that environment
+    (where the way back has a key query, and one query can say it)."""
+
+    def before(self, follower: str, rows: Rows) -> Before:
+        """How the other side was when `follower` was last brought up to date: `rows` are the follower's, of that time.
+
+        For Composition.targets of the way toward that environment. The rows may be those of its writing transaction
+        before anything is written, or of a view at its checkpoint.
+        """
+        past = self.past.get(follower)
+        return Before(rows, {} if past is None else {name: plan.sources for name, plan in past.tables.items()})
 
     def toward(self, idle: str) -> Composition:
         """The direction that ends at an environment.
@@ -88,3 +140,9 @@ def newer_only(
         if kept:
             found[name] = kept
     return found
+
+
+def left_alone(forward: Composition, kept: Mapping[str, frozenset[str]]) -> dict[str, frozenset[str]]:
+    """`kept` and, whether or not the newer side has been live, the columns that are set once, by newer table."""
+    once = {name: plan.once for name, plan in forward.tables.items() if plan.once}
+    return {name: kept.get(name, frozenset()) | once.get(name, frozenset()) for name in {**kept, **once}}

@@ -6,59 +6,17 @@ stands, so every other character stays as its author wrote it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
-from sqlglot import Dialect, Token, TokenType, exp
+from sqlglot import Dialect, TokenType, exp
 from sqlglot.errors import SqlglotError
 from sqlglot.optimizer.scope import Scope, traverse_scope
 
 from dbsync.errors import ConfigError
+from dbsync.etl.fickle import fickle
 from dbsync.model import Capabilities
-
-# What gives another value at another time, on another server or in another order of rows.
-_CALLS = frozenset(
-    [
-        "random",
-        "randomblob",
-        "rand",
-        "newid",
-        "newsequentialid",
-        "uuid",
-        "gen_random_uuid",
-        "crypt_gen_random",
-        "getdate",
-        "getutcdate",
-        "sysdatetime",
-        "sysutcdatetime",
-        "sysdatetimeoffset",
-        "now",
-        "last_insert_rowid",
-        "changes",
-        "total_changes",
-        "scope_identity",
-        "host_name",
-        "suser_sname",
-        "suser_name",
-        "user_name",
-        "session_context",
-    ]
-)
-_WORDS = frozenset(
-    [
-        "current_timestamp",
-        "current_date",
-        "current_time",
-        "current_user",
-        "session_user",
-        "system_user",
-        "@@rowcount",
-        "@@identity",
-    ]
-)
-_CLOCKS = frozenset(["date", "time", "datetime", "julianday", "unixepoch", "strftime", "timediff"])
-_MOMENTS = frozenset({"now", "localtime"})
-_UNORDERED = frozenset(["group_concat", "string_agg", "json_group_array", "json_group_object"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +27,8 @@ class Where:
     table: str
     direction: str
     path: str = ""
+    noted: list[tuple[Where, ConfigError]] | None = None
+    """Where errors are put down instead of being raised, so that one look finds all of them."""
 
     def __str__(self) -> str:
         place = f" ({self.path})" if self.path else ""
@@ -77,6 +37,13 @@ class Where:
     def error(self, code: str, found: str, remedy: str) -> ConfigError:
         """A ConfigError that names this place."""
         return ConfigError(f"{self}: {found}", code=code, remedy=remedy)
+
+    def refuse(self, code: str, found: str, remedy: str) -> None:
+        """Raise that error, or put it down where errors are gathered."""
+        error = self.error(code, found, remedy)
+        if self.noted is None:
+            raise error
+        self.noted.append((self, error))
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +129,12 @@ class Speech:
     dialect: str
     parser: str
     quotes: tuple[str, str]
+    mark: str = "s"
+    """What the names of a chain's own queries begin with: another one where chains stand in one query."""
+    temporary: str = ""
+    """What the name of a private temporary table begins with."""
+    past: bool = False
+    """Whether the chain stands for an earlier state, as far as the other database can tell it."""
 
     def quote(self, name: str) -> str:
         """The name as an identifier of that database."""
@@ -170,7 +143,7 @@ class Speech:
 
     def stable(self, expression: str) -> bool:
         """Whether an expression (a column's default) gives the same value each time."""
-        return next(_moody(Dialect.get_or_raise(self.parser).tokenize(expression)), None) is None
+        return next(fickle(Dialect.get_or_raise(self.parser).tokenize(expression)), None) is None
 
 
 def speech(capabilities: Capabilities) -> Speech:
@@ -178,7 +151,7 @@ def speech(capabilities: Capabilities) -> Speech:
     name = capabilities.dialect
     if Dialect.get(name) is None:
         name = "tsql" if capabilities.quote[0] == "[" else ""
-    return Speech(capabilities.dialect, name, capabilities.quote)
+    return Speech(capabilities.dialect, name, capabilities.quote, temporary=capabilities.temporary)
 
 
 def parse(text: str, dialect: str, where: Where) -> Query:
@@ -203,19 +176,23 @@ def parse(text: str, dialect: str, where: Where) -> Query:
     return Query(text, tree, _outputs(tree, where), _reads(text, tree, scopes, where), scopes)
 
 
-def tables_of(text: str, dialect: str, where: Where) -> tuple[str, ...]:
-    """Folded names of the tables that a key query reads. ConfigError `broken-crossing` unless it is a SELECT."""
+def parse_question(text: str, dialect: str, where: Where) -> tuple[exp.Query, tuple[Read, ...], tuple[Scope, ...]]:
+    """A key query as a tree, and where it names tables. ConfigError `broken-crossing` unless it is one SELECT."""
     trees = _trees(text, dialect, where)
     if len(trees) != 1 or not isinstance(trees[0], exp.Query):
         raise where.error("broken-crossing", "a key query is not one SELECT", "write SELECT … WHERE … IN (:keys)")
     scopes = tuple(traverse_scope(trees[0]))
-    return tuple(dict.fromkeys(read.name.casefold() for read in _reads(text, trees[0], scopes, where)))
+    return trees[0], _reads(text, trees[0], scopes, where), scopes
 
 
 def rename(query: Query, origins: Mapping[str, str]) -> str:
     """The SELECT with tables (by folded name) exchanged for the quoted names given; aliases keep their meaning."""
-    text = query.text
-    for read in sorted(query.reads, key=lambda read: read.start, reverse=True):
+    return renamed(query.text, query.reads, origins)
+
+
+def renamed(text: str, reads: Sequence[Read], origins: Mapping[str, str]) -> str:
+    """A text with the tables at these places exchanged, by folded name."""
+    for read in sorted(reads, key=lambda read: read.start, reverse=True):
         origin = origins.get(read.name.casefold())
         if origin is None:
             continue
@@ -224,27 +201,19 @@ def rename(query: Query, origins: Mapping[str, str]) -> str:
     return text
 
 
-def check_stable(query: Query, dialect: str, where: Where, owns: Callable[[str, str], bool]) -> None:
-    """Raises ConfigError (`crossing-not-deterministic`) unless the rows at a key depend on that key's rows alone.
-
-    `owns` says whether a table (folded) has a column of that name, which tells a correlated subquery.
-    """
-    tokens = Dialect.get_or_raise(dialect).tokenize(query.text)
-    for found in (*_moody(tokens), *_across(query, owns)):
-        raise where.error(
-            "crossing-not-deterministic",
-            f"the SELECT uses {found}",
-            "a row of the target may depend only on the source rows at its key, and must come out the same each time",
-        )
-
-
 def _trees(text: str, dialect: str, where: Where) -> list[exp.Expr]:
     try:
-        parsed = Dialect.get_or_raise(dialect).parse(text)
+        parsed = _parsed(text, dialect)
     except SqlglotError as error:
         cause = str(error).splitlines()[0].replace("\x1b[4m", "").replace("\x1b[0m", "")
         raise where.error("broken-crossing", f"the SQL does not parse: {cause}", "correct the SELECT") from None
     return [tree for tree in parsed if tree is not None and not isinstance(tree, exp.Semicolon)]
+
+
+@lru_cache(maxsize=512)
+def _parsed(text: str, dialect: str) -> list[exp.Expr | None]:
+    """The trees of a text. Nobody changes them: the same SELECT is composed into several chains."""
+    return Dialect.get_or_raise(dialect).parse(text)
 
 
 def _without_semicolon(text: str, dialect: str) -> str:
@@ -304,66 +273,3 @@ def _read(text: str, source: exp.Table, where: Where) -> Read:
 def _unquoted(written: str) -> tuple[str, ...]:
     inner = written[1:-1]
     return written, inner, inner.replace('""', '"'), inner.replace("]]", "]"), inner.replace("``", "`")
-
-
-def _moody(tokens: Sequence[Token]) -> Iterator[str]:
-    for place, token in enumerate(tokens):
-        word = token.text.casefold()
-        literal = token.token_type in (TokenType.STRING, TokenType.NATIONAL_STRING)
-        after = [each.token_type for each in tokens[place + 1 : place + 4]]
-        called = bool(after) and after[0] is TokenType.L_PAREN and not literal
-        if literal and word.strip() in _MOMENTS:
-            yield f"'{token.text}'"
-        elif called and word in _CALLS:
-            yield f"{token.text}()"
-        elif not literal and word in _WORDS and token.token_type is not TokenType.IDENTIFIER:
-            yield token.text
-        elif called and word in _CLOCKS and after[1:2] == [TokenType.R_PAREN]:
-            yield f"{token.text}()"
-        elif called and word == "strftime" and after[1:] == [TokenType.STRING, TokenType.R_PAREN]:
-            yield f"{token.text} of the present moment"
-
-
-def _across(query: Query, owns: Callable[[str, str], bool]) -> Iterator[str]:
-    for kind, what in ((exp.Window, "a window function"), (exp.Limit, "LIMIT"), (exp.Fetch, "FETCH or TOP")):
-        if query.tree.find(kind) is not None:
-            yield what
-    if query.tree.find(exp.Offset) is not None:
-        yield "OFFSET"
-    for node in query.tree.walk():
-        if _function(node) in _UNORDERED and node.find(exp.Order) is None:
-            yield f"{_function(node)} without an order"
-    for scope in query.scopes:
-        gathers = [node for node in scope.expression.find_all(exp.AggFunc, exp.Anonymous) if _gathers(node, scope)]
-        if not gathers or scope.expression.args.get("group"):
-            continue
-        if scope.is_root or not _correlated(scope, owns):
-            yield f"{gathers[0].sql()} over all rows"
-
-
-def _function(node: exp.Expr) -> str:
-    if isinstance(node, exp.Anonymous):
-        return str(node.this).casefold()
-    return "group_concat" if isinstance(node, exp.GroupConcat) else ""
-
-
-def _gathers(node: exp.Expr, scope: Scope) -> bool:
-    """Whether this is an aggregate of that very scope (MAX of several values is a plain function)."""
-    if node.find_ancestor(exp.Select) is not scope.expression:
-        return False
-    if isinstance(node, exp.Anonymous):
-        return str(node.this).casefold() in (_UNORDERED | {"total"})
-    return not (isinstance(node, (exp.Max, exp.Min)) and node.expressions)
-
-
-def _correlated(scope: Scope, owns: Callable[[str, str], bool]) -> bool:
-    inner = {name.casefold(): source for name, source in scope.sources.items()}
-    for column in scope.expression.find_all(exp.Column):
-        if column.table:
-            if column.table.casefold() not in inner:
-                return True
-            continue
-        tables = [source.name.casefold() for source in inner.values() if isinstance(source, exp.Table)]
-        if len(tables) == len(inner) and not any(owns(table, column.name) for table in tables):
-            return True
-    return False

@@ -6,11 +6,15 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dbsync.errors import ConfigError, Refused
+from dbsync.etl.around import over_and_back
 from dbsync.etl.compose import Composition, TablePlan, compose
 from dbsync.etl.crossing import Crossing, Pair
-from dbsync.etl.keys import KeyRule
-from dbsync.etl.lens import Lens, lens_hash, newer_only
+from dbsync.etl.keys import KeyRule, Question
+from dbsync.etl.lens import Lens, left_alone, lens_hash, newer_only
+from dbsync.etl.losing import KIND, is_kept
 from dbsync.etl.merge import alike, merge
+from dbsync.etl.past import Way, asks, check_askable, looks_back, untold_of
+from dbsync.etl.question import WAYS, sampled
 from dbsync.migrate.shape import from_document
 from dbsync.model import Catalog, Direction, Key, Relation, Row
 from dbsync.ports import Database, Migrator, Rows, Transaction
@@ -64,25 +68,69 @@ def make_lens(databases: Mapping[str, Database], active: str, migrator: Migrator
         steps = []
     else:
         steps = [(revision, pairs.get(revision) or _ByName()) for revision in path]
-    shapes = _shapes(databases.values(), path)
-    forward = compose(
-        catalogs[older], catalogs[newer], steps, Direction.FORWARD, shapes, databases[older].capabilities, excluded
-    )
-    reverse = compose(
+    way = Way(
         catalogs[older],
         catalogs[newer],
         steps,
-        Direction.REVERSE,
-        shapes,
-        databases[newer].capabilities,
+        _shapes(databases.values(), path),
+        {Direction.FORWARD: databases[older].capabilities, Direction.REVERSE: databases[newer].capabilities},
         excluded,
-        lenient=True,
     )
+    forward, reverse = way.composed(Direction.FORWARD), way.composed(Direction.REVERSE, lenient=True)
     _compiled(forward, databases[older])
     reads = _compiled(reverse, databases[newer])
-    kept = newer_only(forward, reverse, reads) if path and _lived(databases[newer], path) else {}
+    only = newer_only(forward, reverse, reads) if path else {}
+    kept = left_alone(forward, _inexact(forward, databases[older], only) if _lived(databases[newer], path) else {})
+    past = {
+        name: made
+        for name, own, untold in ((newer, forward, {}), (older, reverse, untold_of(forward, left_alone(forward, only))))
+        if (made := _past(way, own, databases[older if name == newer else newer], databases[name], untold)) is not None
+    }
+    again = {
+        name: way.over_and_back(there)
+        for name, there, back in ((older, forward, reverse), (newer, reverse, forward))
+        if asks(back)
+    }
     word = lens_hash(path, forward, reverse)
-    return Lens(older, newer, path, forward, reverse, kept, word, dict(catalogs[newer].tables), absent)
+    return Lens(older, newer, path, forward, reverse, kept, word, dict(catalogs[newer].tables), absent, past, again)
+
+
+def _inexact(forward: Composition, older: Database, only: Mapping[str, frozenset[str]]) -> dict[str, frozenset[str]]:
+    """The columns that only the newer shape has, but for those whose values the older side keeps: these are exact.
+
+    While not everything is kept yet (the policy is new) they are left alone like the others.
+    """
+    with older.view() as view:
+        documents = view.load_all(KIND)
+    found: dict[str, frozenset[str]] = {}
+    for name, columns in only.items():
+        plan = forward.tables[name]
+        exact = {each.column for each in plan.relation.kept} if is_kept(documents.get(name), plan.hash) else set()
+        found[name] = columns - exact
+    return {name: columns for name, columns in found.items() if columns}
+
+
+def _past(
+    way: Way, own: Composition, source: Database, target: Database, untold: Mapping[str, frozenset[str]]
+) -> Composition | None:
+    """`own` as the target tells its source's earlier state (None: nothing asks for that). Raises ConfigError."""
+    for question in asks(own):
+        _runs(source, question, "broken-crossing")
+    if not looks_back(own):
+        return None
+    past = way.past(own, untold)
+    for question in check_askable(own, past):
+        _runs(target, question, "crossing-key")
+    return past
+
+
+def _runs(database: Database, question: Question, code: str) -> None:
+    try:
+        database.reads(sampled(question))
+    except ConfigError as error:
+        raise ConfigError(
+            f"{question.where} does not compile on {database.name}: {error.message}", code=code, remedy=WAYS
+        ) from error
 
 
 def put(
@@ -129,7 +177,7 @@ def put(
 
 def check_cardinality(source: Rows, plan: TablePlan) -> None:
     """Raises Refused (`crossing-cardinality`) unless a "1:1" crossing gives as many rows as its driving table has."""
-    if plan.by_name or plan.driver is None:
+    if plan.by_name or plan.driver is None or plan.cardinality == "1:n":
         return
     had, gives = source.count(plan.driver), source.count(plan.relation)
     if had != gives:
@@ -163,7 +211,7 @@ def _merged(tx: Transaction, target: Database, lens: Lens, table: str, given: Ma
         return []
     ours = {plan.same_key(tuple(row[p] for p in places)): row for row in tx.by_keys(plan.stored, keys)}
     known = [key for key in keys if plan.same_key(key) in ours]
-    crossed = _there_and_back(tx, target, lens, table, known) if known else []
+    crossed = over_and_back(tx, lens.older, lens, lens.shapes, target, table, known) if known else []
     bases = {plan.same_key(tuple(row[p] for p in places)): row for row in crossed}
     written = []
     for key, theirs in given.items():
@@ -172,34 +220,6 @@ def _merged(tx: Transaction, target: Database, lens: Lens, table: str, given: Ma
         if not alike(row, mine):
             written.append(row)
     return written
-
-
-def _there_and_back(tx: Transaction, target: Database, lens: Lens, table: str, keys: Sequence[Key]) -> list[Row]:
-    """What rows of the older side would become by crossing over and coming back."""
-    plan = lens.reverse.tables[table]
-    touched = lens.forward.targets(tx, table, keys)
-    names = [name for name in plan.sources if name in lens.forward.tables]
-    with target.scratch([lens.shapes[name] for name in plan.sources]) as scratch:
-        for name in names:
-            there = lens.forward.tables[name]
-            needed = _needed(plan.sources[name], len(there.relation.key), keys)
-            if needed is None:
-                # A row over there may serve any number of rows here: only all of them are surely enough.
-                rows = tx.by_range(there.relation, None, None)
-            else:
-                rows = tx.by_keys(there.relation, list(dict.fromkeys((*needed, *touched.get(name, ())))))
-            scratch.fill(name, there.relation.columns, rows)
-        return scratch.by_keys(plan.relation, keys)
-
-
-def _needed(rules: Iterable[KeyRule], width: int, keys: Sequence[Key]) -> list[Key] | None:
-    """The newer keys that these older keys come from, or None where the rules cannot be turned round."""
-    found: dict[Key, None] = {}
-    for rule in rules:
-        if not rule.turns(width):
-            return None
-        found.update(dict.fromkeys(rule.back(keys)))
-    return list(found)
 
 
 def _refuse_ambiguous(name: str, catalog: Catalog, excluded: frozenset[str]) -> None:
@@ -302,7 +322,7 @@ def _compiled(composition: Composition, source: Database) -> dict[str, frozenset
 
 def _reads(source: Database, table: str, relation: Relation) -> frozenset[tuple[str, str]]:
     try:
-        return source.reads(relation.sql)
+        return source.reads(relation.sql, relation.staged)
     except ConfigError as error:
         raise ConfigError(
             f"the crossing of table {table} does not compile on {source.name}: {error.message}",

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from dbsync.etl.crossing import RowMap
-from dbsync.etl.keys import KeyRule, identity
-from dbsync.model import Column, Table
+from dbsync.etl.keys import KeyRule, Place, identity, projected
+from dbsync.etl.losing import Policies
+from dbsync.model import Column, Staged, Table
 
 Rules = Mapping[str, tuple[KeyRule, ...]]
 Quote = Callable[[str], str]
@@ -37,11 +38,26 @@ class Stage:
     driving: tuple[str, ...] = ()
     """The key columns of that table."""
     loses: Mapping[str, str] = field(default_factory=dict)
+    losing: Policies = field(default_factory=dict)
     row: RowMap | None = None
+    staged: tuple[Staged, ...] = ()
+    """Private tables that the query reads. `rules` says of each, as of a table of the database, how keys there give
+    keys here (nothing where that is not known)."""
+    once: frozenset[str] = frozenset()
+    """Folded names of columns that are set when a row is created, and not derived again afterwards."""
     cardinality: str = "1:1"
     selects: int = 0
     broken: str = ""
     """Why its key cannot be followed from the database's tables, when it cannot."""
+    exact: bool = True
+    """Whether the driver gives exactly one row for each of its own at every step."""
+    lead: int | None = None
+    """With `row`: how many columns at the beginning of the key the SELECT gives as they are (None: all of them)."""
+    mute: str = ""
+    """Why a query cannot read these rows, when it cannot."""
+    lost: Mapping[str, str] = field(default_factory=dict)
+    """By folded name, the columns whose values cannot be relied upon, with the reason (where a stage stands for an
+    earlier state, which another database must tell)."""
 
     def has(self, name: str) -> str | None:
         """The column of that name as it is spelt here (None: there is none that holds rows' own values)."""
@@ -65,8 +81,12 @@ class Stage:
         name = quote(f"{suffix}_{self.table}")
         if not self.fixes:
             return name, (*self.ctes, (name, self.body or ""))
-        inner = self.origin if self.body is None else f"({self.body}\n)"
-        return name, (*self.ctes, (name, f"SELECT {self._fixed(quote)} FROM {inner} AS q"))
+        return name, (*self.ctes, (name, f"SELECT {self._fixed(quote)} FROM {self.inner} AS q"))
+
+    @property
+    def inner(self) -> str:
+        """What stands after FROM where its rows are read as they come (`ctes` must stand before)."""
+        return self.origin if self.body is None else f"({self.body}\n)"
 
     def _fixed(self, quote: Quote) -> str:
         gives = []
@@ -78,8 +98,7 @@ class Stage:
     def select(self, quote: Quote, wanted: Sequence[tuple[str, str]]) -> str:
         """The whole query of this table, giving (own column, name) in that order."""
         gives = ", ".join(f"q.{quote(column)} AS {quote(name)}" for column, name in wanted)
-        inner = self.origin if self.body is None else f"({self.body}\n)"
-        return f"{with_clause(self.ctes)}SELECT {gives} FROM {inner} AS q"
+        return f"{with_clause(self.ctes)}SELECT {gives} FROM {self.inner} AS q"
 
 
 def stored(table: Table, quote: Quote) -> Stage:
@@ -112,23 +131,27 @@ def by_name(
     places = [_place(stage.key, name) for name in shape.key]
     order = [place for place in places if place is not None]
     lost = len(order) < len(places)
+    rules: Rules = {} if lost or not order else then(stage.rules, order)
+    broken = f"its primary key ({_list(shape.key)}) does not come out of the one before ({_list(stage.key)})"
+    if not lost:
+        unknown = any(not rule.known for each in rules.values() for rule in each)
+        broken = f"nothing is known of its primary key ({_list(shape.key)})" if unknown else ""
     moved = replace(
         stage,
         table=shape.name,
         columns=tuple(name for name in stage.columns if shape.column(name) is not None),
         key=shape.key,
-        rules={} if lost or not order else then(stage.rules, order),
+        rules=rules,
         driver=stage.driver if sorted(order) == list(range(len(stage.key))) else None,
-        broken=f"its primary key ({_list(shape.key)}) does not come out of the one before ({_list(stage.key)})"
-        if lost
-        else stage.broken,
+        broken=broken or stage.broken,
     )
     return moved if last else settle(moved, shape, quote, stable)
 
 
-def then(rules: Rules, places: Sequence[int]) -> Rules:
+def then(rules: Rules, places: Sequence[Place]) -> Rules:
     """The rules followed by a projection of the keys that they give."""
-    return {base: tuple(dict.fromkeys(rule.then(places) for rule in each)) for base, each in rules.items()}
+    more = projected(places)
+    return {base: tuple(dict.fromkeys(rule.then(more) for rule in each)) for base, each in rules.items()}
 
 
 def settle(stage: Stage, shape: Table, quote: Quote, stable: Callable[[str], bool]) -> Stage:
@@ -141,13 +164,37 @@ def settle(stage: Stage, shape: Table, quote: Quote, stable: Callable[[str], boo
         folded = column.name.casefold()
         own = stage.has(column.name)
         if own is not None:
-            had = stage.types.get(folded)
-            if (had is None or _family(had.type) != _family(column.type)) and castable(column.type):
-                fixes[folded] = (own, _cast(f"q.{quote(own)}", column))
+            plain = f"q.{quote(own)}"
+            held = as_cast(plain, stage, own, column)
+            if held != plain:
+                fixes[folded] = (own, held)
         elif not column.generated and column.fills_itself and stable(column.default or ""):
             value = "NULL" if column.default is None else f"({column.default})"
             fixes[folded] = (column.name, _cast(value, column) if castable(column.type) else value)
-    return replace(stage, fixes=fixes)
+    rules = stage.rules
+    if any(name.casefold() in fixes for name in stage.key):
+        # A key that is cast does not lead back to the rows of a private table.
+        rules = {**rules, **{each.name: () for each in stage.staged}}
+    return replace(stage, fixes=fixes, rules=rules)
+
+
+def as_cast(value: str, stage: Stage, own: str, column: Column) -> str:
+    """A stage's column as a stored column would hold its values: cast, unless it comes from one of that kind."""
+    had = stage.types.get(own.casefold())
+    if (had is None or _family(had.type) != _family(column.type)) and castable(column.type):
+        return _cast(value, column)
+    return value
+
+
+def same_order(had: Column | None, column: Column) -> bool:
+    """Whether values of the one column are equal, and sort, as they do in the other."""
+    folds = ["" if each is None or each.collation is None else each.collation.upper() for each in (had, column)]
+    return had is not None and _family(had.type) == _family(column.type) and folds[0] == folds[1]
+
+
+def floating(type_: str) -> bool:
+    """Whether a declared type is that of a binary floating number, whose sum depends on the order of additions."""
+    return any(word in type_.upper() for word in ("REAL", "FLOA", "DOUB"))
 
 
 def castable(type_: str) -> bool:

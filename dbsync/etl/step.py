@@ -6,9 +6,16 @@ from dataclasses import replace
 
 from dbsync.etl.crossing import TableCrossing
 from dbsync.etl.follow import Asked, Stages, followed, guess_key
-from dbsync.etl.query import Query, Speech, Where, check_stable, parse, rename
+from dbsync.etl.losing import passed_on
+from dbsync.etl.lost import loses_through, lost_through
+from dbsync.etl.once import declared_once, once_through
+from dbsync.etl.query import Query, Speech, Where, parse, rename
+from dbsync.etl.stable import Known, check_stable
 from dbsync.etl.stage import Quote, Stage, settle
+from dbsync.etl.staged import staged
 from dbsync.model import Column, Table
+
+ROW = "row= gives its rows"
 
 
 def selected(
@@ -18,33 +25,72 @@ def selected(
     text = crossing.sql(speech.dialect)
     if text is None:
         raise where.error("broken-crossing", f"it has no SELECT for {speech.dialect}", "add one under dialects")
-    if crossing.cardinality == "1:n":
-        raise where.error("not-built", 'cardinality "1:n" is not built yet', "give the table a row for each source row")
-    if crossing.row is not None and not last:
-        raise where.error("not-built", "row= works at the last revision of a path only", "say it in SQL")
     query = parse(text, speech.parser, where)
     sources = _sources(query, before, where)
-    check_stable(query, speech.parser, where, lambda name, column: _owns(before, name, column))
+    known = Known(lambda name, column: _owns(before, name, column), lambda name, column: _type(sources, name, column))
+    if not speech.past:  # it was looked at when the chain itself was made
+        check_stable(query, speech.parser, where, known, frozenset(name.casefold() for name in crossing.once))
     _check_columns(query, sources, where)
     if crossing.row is None:
         # With row= the SELECT feeds a callable, and it is that which gives the target's columns.
         _check_outputs(query, before, shape, where)
     key = shape.key if shape is not None else guess_key(crossing, query, sources, where)
-    stage = _stage(crossing, query, sources, number, speech.quote)
+    stage = _stage(crossing, query, sources, f"{speech.mark}{number}", speech.quote)
     if key:
-        asked = Asked(query, sources, before, key, where, speech)
-        rules, driver = followed(crossing, asked)
-        stage = replace(stage, key=key, rules=rules)
-        if driver is not None and crossing.cardinality == "1:1":
-            stage = replace(stage, driver=driver.driver, driving=driver.driving)
+        stage = _keyed(stage, crossing, Asked(query, sources, before, key, where, speech, crossing.cardinality, number))
+    once = _once(crossing, query, sources, shape, key, where)
+    stage = replace(stage, losing=passed_on(query, sources, where, key), once=once)
+    if crossing.row is not None and not last:
+        return _staged(stage, shape, where, f"{speech.mark}{number}", speech)
     return stage if last or shape is None else settle(stage, shape, speech.quote, speech.stable)
 
 
-def _stage(crossing: TableCrossing, query: Query, sources: Stages, number: int, quote: Quote) -> Stage:
-    reads = {name: source.read(quote, f"s{number}") for name, source in sources.items()}
-    loses: dict[str, str] = {}
-    for source in sources.values():
-        loses.update({name: why for name, why in source.loses.items() if name in source.columns})
+def _staged(stage: Stage, shape: Table | None, where: Where, mark: str, speech: Speech) -> Stage:
+    if shape is None:
+        raise where.error(
+            "shape-unknown",
+            "row= stands in the middle of the path, and the shape of this revision is not recorded,"
+            " so that the types of the columns that it makes are not known",
+            "run the revision through `dbsync migrate`, which records its shape; or say it in SQL",
+        )
+    if not shape.key:
+        raise where.error("crossing-key", f"{shape.name} has no primary key", "give it one, or say it in SQL")
+    return staged(stage, shape, mark, speech)
+
+
+def _once(
+    crossing: TableCrossing, query: Query, sources: Stages, shape: Table | None, key: tuple[str, ...], where: Where
+) -> frozenset[str]:
+    # With row= it is the callable that gives the columns of the shape.
+    gives = shape.stored if crossing.row is not None and shape is not None else [each.name for each in query.outputs]
+    declared_once(crossing, {name.casefold(): None for name in gives}, key, where)
+    return once_through(query, sources, crossing, where)
+
+
+def _keyed(stage: Stage, crossing: TableCrossing, asked: Asked) -> Stage:
+    """The stage with its key, and how changes are followed to it. Raises ConfigError `crossing-key`."""
+    found = followed(crossing, asked)
+    stage = replace(stage, key=asked.key, rules=found.rules)
+    if crossing.row is not None:
+        width = len(asked.key)
+        given = [stage.has(name) is not None for name in asked.key]
+        lead = min(width if found.lead is None else found.lead, given.index(False) if False in given else width)
+        stage = replace(stage, lead=None if lead == width else lead)
+        if lead == 0:
+            raise asked.where.error(
+                "crossing-key",
+                f"with row= the source's key must give the first columns of the target's, ({', '.join(asked.key)})",
+                "order the key of the target so, or say it in SQL",
+            )
+    if found.driver is not None:
+        exact = crossing.cardinality == "1:1" and found.driver.exact
+        stage = replace(stage, driver=found.driver.driver, driving=found.driver.driving, exact=exact)
+    return stage
+
+
+def _stage(crossing: TableCrossing, query: Query, sources: Stages, suffix: str, quote: Quote) -> Stage:
+    reads = {name: source.read(quote, suffix) for name, source in sources.items()}
+    mute, lost = lost_through(query, sources)
     types: dict[str, Column] = {}
     for output in query.outputs:
         source_column = _type_of(output.column, query, sources)
@@ -59,10 +105,13 @@ def _stage(crossing: TableCrossing, query: Query, sources: Stages, number: int, 
         body=rename(query, {name: reads[name][0] for name, source in sources.items() if source.derived}),
         ctes=tuple(dict(cte for _, ctes in reads.values() for cte in ctes).items()),
         types=types,
-        loses={**loses, **crossing.loses},
+        loses={**loses_through(query, sources), **crossing.loses},
         row=crossing.row,
+        staged=tuple(dict.fromkeys(each for source in sources.values() for each in source.staged)),
         cardinality=crossing.cardinality,
         selects=1 + max(source.selects for source in sources.values()),
+        mute=mute or (ROW if crossing.row is not None else ""),
+        lost=lost,
     )
 
 
@@ -88,6 +137,12 @@ def _owns(before: Stages, name: str, column: str) -> bool:
     return stage is not None and column.casefold() in {each.casefold() for each in stage.readable}
 
 
+def _type(sources: Stages, name: str, column: str) -> str:
+    stage = sources.get(name)
+    found = stage.types.get(column.casefold()) if stage is not None else None
+    return "" if found is None else found.type
+
+
 def _check_columns(query: Query, sources: Stages, where: Where) -> None:
     """A name in double quotes that is no column is taken for a string by some databases: it must be found here."""
     known = {column.casefold() for stage in sources.values() for column in stage.readable}
@@ -99,7 +154,7 @@ def _check_columns(query: Query, sources: Stages, where: Where) -> None:
             stage = sources[read] if read is not None else None
             readable = {each.casefold() for each in stage.readable} if stage is not None else known
             if column.name.casefold() not in readable and (stage is not None or not query.open):
-                raise where.error(
+                where.refuse(
                     "unknown-column",
                     f"the SELECT reads {column.sql()}, but {_has_no(stage)} such column",
                     "correct the column's name (text stands in single quotes)",
@@ -117,7 +172,7 @@ def _check_outputs(query: Query, before: Stages, shape: Table | None, where: Whe
         column = shape.column(output.name)
         if column is None or column.generated:
             why = "is generated" if column is not None else "has no such column"
-            raise where.error(
+            where.refuse(
                 "unknown-column", f"the SELECT gives {output.name}, but {shape.name} {why}", "take it out, or rename it"
             )
     given = {output.name.casefold() for output in query.outputs}
@@ -125,7 +180,7 @@ def _check_outputs(query: Query, before: Stages, shape: Table | None, where: Whe
     left = [name for name in (same.readable if same else ()) if name.casefold() not in given]
     omitted = [name for name in left if (column := shape.column(name)) is not None and not column.generated]
     if omitted:
-        raise where.error(
+        where.refuse(
             "crossing-omits-column",
             f"the SELECT leaves out {', '.join(omitted)}, which {shape.name} has before and after",
             "name every column that the target keeps",

@@ -10,7 +10,9 @@ from typing import Any
 from dbsync.model import Catalog, Severity, Table
 
 MISSING_CROSSING = "missing-crossing"
+UNFINISHED = "crossing-todo"
 NOT_REHEARSED = "not-rehearsed"
+KEPT_VALUES = "kept-values"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,24 @@ def missing_crossings(before: Catalog, after: Catalog, revision: str, pair: Any)
     )
 
 
+def unfinished(revision: str, pair: Any) -> tuple[Finding, ...]:
+    """What a person has still to decide in the revision's crossings (None: none)."""
+    tables = [each for name in ("forward", "reverse") for each in getattr(getattr(pair, name, None), "tables", ())]
+    return tuple(
+        Finding(
+            revision,
+            "up",
+            UNFINISHED,
+            Severity.ERROR,
+            None,
+            f"the crossing of revision {revision}, table {each.name}, still says: {todo}",
+            "decide it, and take the TODO out",
+        )
+        for each in tables
+        for todo in getattr(each, "todos", ())
+    )
+
+
 def not_rehearsed(revision: str, cause: str) -> Finding:
     """A warning: from this revision on nothing was checked, for it does not run on an empty copy."""
     return Finding(
@@ -81,6 +101,21 @@ def named_tables(pair: Any) -> frozenset[str]:
             key: Mapping[str, Any] = table.key or {}
             names.update(name.casefold() for name in (table.name, *key))
     return frozenset(names)
+
+
+def kept_under(table: str, revision: str) -> str:
+    """The name under which values of a newer table are kept: another revision's are others, whatever it is called."""
+    return f"{table}@{revision}"
+
+
+def kept_names(pair: Any, revision: str) -> frozenset[tuple[str, str]]:
+    """The names (casefolded) under which a revision's forward crossing keeps values beside the older rows."""
+    return frozenset(
+        (kept_under(table.name, revision).casefold(), column.casefold())
+        for table in getattr(getattr(pair, "forward", None), "tables", ())
+        for column, policy in getattr(table, "losing", {}).items()
+        if policy == "keep"
+    )
 
 
 def _losses(before: Catalog, after: Catalog) -> Iterator[tuple[str, str]]:

@@ -9,7 +9,15 @@ from typing import Any, Protocol, cast
 
 from dbsync.errors import Blocker, ConfigError, DbsyncError, Refused
 from dbsync.migrate.compare import differences
-from dbsync.migrate.findings import MISSING_CROSSING, Finding, missing_crossings, not_rehearsed
+from dbsync.migrate.findings import (
+    KEPT_VALUES,
+    MISSING_CROSSING,
+    Finding,
+    kept_names,
+    missing_crossings,
+    not_rehearsed,
+    unfinished,
+)
 from dbsync.migrate.plan import Plan, make_plan, resolve, standing, still_to_run
 from dbsync.migrate.shape import from_document, to_document
 from dbsync.model import Catalog, Fact, Report, Role, Severity, quiet
@@ -94,8 +102,9 @@ def migrate(
     """Run what lies between where `target` stands and `to` (None: head; down: one step). Gives what was done.
 
     `other` is the other database, None when it does not answer; `allow` holds codes of findings that do not refuse.
-    Raises Refused: `missing-crossing`, `schema-missing`, `wrong-direction`, `migrate-running`, `revision-moved`,
-    `revision-failed` (the database stands at the revision before; `changed` when others had run); ConfigError.
+    Raises Refused: `missing-crossing`, `kept-values`, `schema-missing`, `wrong-direction`, `migrate-running`,
+    `revision-moved`, `revision-failed` (the database stands at the revision before; `changed` when others had run);
+    ConfigError.
     """
     _check_rules(allow)
     chain = migrator.chain()
@@ -105,6 +114,8 @@ def migrate(
         judged = not down and (bool(plan.revisions) or to is None)
         findings = _judge(target, other, here, migrator, pairs, chain, plan) if judged else ()
         _refuse(target.name, plan, findings, allow)
+        if role is Role.ACTIVE and not down and KEPT_VALUES not in allow:
+            _refuse_kept(target, plan, pairs)
         if dry_run:
             return Migrated(target.name, role, plan.start, plan.goal, plan.revisions, findings, True)
         ran = _Runner(target, role, epoch, migrator, chain, plan, clock, report).run()
@@ -147,7 +158,7 @@ def script(migrator: Migrator, dialect: str, start: str | None, to: str | None, 
     return migrator.script(dialect, plan.start, plan.goal, down) if plan.revisions else ""
 
 
-def rehearse(target: Database, migrator: Migrator, revisions: Sequence[str]) -> Rehearsal:
+def rehearse(target: Database | Copies, migrator: Migrator, revisions: Sequence[str]) -> Rehearsal:
     """Run revisions upwards on a copy of the target's shape that has no rows. Nothing of the target changes."""
     with cast("Copies", target).shape_copy() as (connection, catalog):
         start = before = catalog()
@@ -167,12 +178,34 @@ def rehearse(target: Database, migrator: Migrator, revisions: Sequence[str]) -> 
 
 
 def _check_rules(allow: frozenset[str]) -> None:
-    unknown = sorted(allow - {MISSING_CROSSING})
+    unknown = sorted(allow - {MISSING_CROSSING, KEPT_VALUES})
     if unknown:
         raise ConfigError(
             f"there is no finding {unknown[0]!r} that could be allowed",
             code="unknown-rule",
-            remedy=f"the only one is {MISSING_CROSSING}",
+            remedy=f"one of {MISSING_CROSSING}, {KEPT_VALUES}",
+        )
+
+
+def _refuse_kept(target: Database, plan: Plan, pairs: Mapping[str, Any]) -> None:
+    """Refused (`kept-values`) where the live side keeps values of the shape that it is about to get.
+
+    The revision computes them anew out of what the older shape holds; they come back only by going over.
+    """
+    names = {name for revision in plan.revisions for name in kept_names(pairs.get(revision), revision)}
+    with target.view() as view:
+        kept = {
+            f"{table.rpartition('@')[0]}.{column}": count
+            for (table, column), count in view.kept().items()
+            if (table.casefold(), column.casefold()) in names
+        }
+    if kept:
+        told = ", ".join(f"{count} of {name}" for name, count in kept.items())
+        raise Refused(
+            f"{target.name} keeps values that its shape cannot hold ({told}); the revisions would compute others",
+            code="kept-values",
+            remedy=f"`dbsync cutover` first, then migrate {target.name}; or give them up with --allow {KEPT_VALUES}",
+            next_command="dbsync cutover",
         )
 
 
@@ -201,6 +234,7 @@ def _judge(
     for revision, before, after in rehearsal.steps:
         if chain.index(revision) >= behind:
             findings += missing_crossings(before, after, revision, pairs.get(revision))
+            findings += unfinished(revision, pairs.get(revision))
     if rehearsal.failed is not None:
         findings.append(not_rehearsed(*rehearsal.failed))
     return tuple(findings)
@@ -228,10 +262,11 @@ def _refuse(name: str, plan: Plan, findings: Sequence[Finding], allow: frozenset
     if not errors:
         return
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    allowed = errors[0].rule == MISSING_CROSSING
     raise Refused(
         f"{name} is not migrated to {plan.goal}: {errors[0].message}{more}",
         code=errors[0].rule,
-        remedy=f"{errors[0].remedy}; or accept it with --allow {errors[0].rule}",
+        remedy=errors[0].remedy + (f"; or accept it with --allow {MISSING_CROSSING}" if allowed else ""),
         blockers=[Blocker(f.rule, f.message, f.remedy) for f in errors],
     )
 

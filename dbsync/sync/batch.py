@@ -89,16 +89,27 @@ def exact(row: Row) -> bytes:
 
 
 def reconcile(
-    theirs: Sequence[Row], ours: Sequence[Row], places: Sequence[int], folded: Fold
+    theirs: Sequence[Row],
+    ours: Sequence[Row],
+    places: Sequence[int],
+    folded: Fold,
+    left: frozenset[int] = frozenset(),
 ) -> tuple[list[Row], list[Key]]:
-    """What makes `ours` into `theirs`: the rows to write, and the keys of ours that theirs does not have."""
+    """What makes `ours` into `theirs`: the rows to write, and the keys of ours that theirs does not have.
+
+    The columns at the places `left` stay as ours has them, and need no write.
+    """
     mine = {folded(key): row for key, row in zip(keys_of(ours, places), ours, strict=True)}
     write = []
     for key, row in zip(keys_of(theirs, places), theirs, strict=True):
         there = mine.pop(folded(key), None)
-        if there is None or exact(there) != exact(row):
+        if there is None or exact(_without(there, left)) != exact(_without(row, left)):
             write.append(row)
     return write, keys_of(list(mine.values()), places)
+
+
+def _without(row: Row, places: frozenset[int]) -> Row:
+    return tuple(value for at, value in enumerate(row) if at not in places) if places else row
 
 
 def pieces(keys: Sequence[Key], size: int = BATCH_KEYS) -> Iterator[Sequence[Key]]:

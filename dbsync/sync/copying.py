@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 from dbsync.errors import ConfigError, PositionLost, Refused
 from dbsync.etl.run import Applied, TablePlan, check_cardinality, put
 from dbsync.model import Key, Position, Relation, Row
-from dbsync.ports import Transaction, View
+from dbsync.ports import Database, Transaction, View
 from dbsync.sync import batch, snapshot
+from dbsync.sync.keeping import Keeper
 from dbsync.sync.link import Link, drain_timeout
 
 QUIET_ROWS = 1_000
@@ -24,13 +26,32 @@ class _Chunk:
     plan: TablePlan
     began: Position | None
     size: int
+    held: ExitStack = field(default_factory=ExitStack)
+    view: View | None = None
+    at: Position | None = None
+    """The checkpoint that the target had when `view` was begun."""
+
+    @contextmanager
+    def reading(self, source: Database, at: Position) -> Iterator[View]:
+        """A view of the source that was begun when the target stood at `at` or later.
+
+        Where a range costs as much as the whole table, it is the same one as long as the target stands there.
+        """
+        if self.plan.relation.ranged:
+            with source.view() as view:
+                yield view
+            return
+        if self.view is None or self.at != at:
+            self.held.close()
+            self.view, self.at = self.held.enter_context(source.view()), at
+        yield self.view
 
 
 class Copier:
     """Copies whole tables over a link. `catch_up` applies the windows that wait."""
 
-    def __init__(self, link: Link, catch_up: Callable[[], None]) -> None:
-        self.link = link
+    def __init__(self, link: Link, keeper: Keeper, catch_up: Callable[[], None]) -> None:
+        self.link, self.keeper = link, keeper
         self.catch_up = catch_up
         self.plans = link.composition.tables
 
@@ -54,6 +75,7 @@ class Copier:
         with self.link.writing() as tx:
             for name, plan in self.plans.items():
                 tx.save("copy", name, snapshot.Copy(plan.hash, done=True).document())
+            self.keeper.adopt(tx)
             note_shape(tx, tx.position())
 
     def chosen(self, tables: Sequence[str] | None) -> tuple[str, ...]:
@@ -77,6 +99,9 @@ class Copier:
             checkpoint, documents = view.checkpoint(), view.load_all("copy")
             again, here, noted = rewritten(view, self.plans), view.position(), view.load(*SHAPE)
         anew = checkpoint is None or (force and everything)
+        if anew:
+            with link.source.view() as view:
+                self.keeper.void_since_opened(view)
         if checkpoint is not None and not anew:
             link.belongs(checkpoint, identity)
             if not documents:
@@ -91,6 +116,8 @@ class Copier:
                     tx.set_checkpoint(identity, position, expected=checkpoint.position if checkpoint else None)
                 for name in restart:
                     link.restart(tx, name)
+                if restart:
+                    self.keeper.restart(tx)
         return tuple(dict.fromkeys((*restart, *self._stale(documents))))
 
     # --- copying -----------------------------------------------------------------------------------
@@ -106,12 +133,13 @@ class Copier:
             total = view.count(plan.relation) if plan.by_name else None
             chunk = _Chunk(plan, view.position() if copy.cursor is None else None, snapshot.FIRST_ROWS)
         had = copy.rows
-        while not copy.done:
-            if deadline is not None and link.clock.monotonic() > deadline:
-                raise drain_timeout(f"{name} was still being copied to {link.target.name}")
-            copy = self._next(chunk, copy)
-            link.report(f"copy {name}", copy.rows, total)
-            link.pulse()
+        with chunk.held:
+            while not copy.done:
+                if deadline is not None and link.clock.monotonic() > deadline:
+                    raise drain_timeout(f"{name} was still being copied to {link.target.name}")
+                copy = self._next(chunk, copy)
+                link.report(f"copy {name}", copy.rows, total)
+                link.pulse()
         return copy.rows - had
 
     def _next(self, chunk: _Chunk, copy: snapshot.Copy) -> snapshot.Copy:
@@ -128,7 +156,7 @@ class Copier:
         """Copy one key range in one transaction, which also says how far the copy has got."""
         relation, link = chunk.plan.relation, self.link
         start = link.checkpoint()
-        with link.source.view() as view:
+        with chunk.reading(link.source, start.position) as view:
             link.admit(start, view)
             rows = view.by_range(relation, copy.cursor, None, limit=chunk.size)
             done = len(rows) < chunk.size
@@ -185,7 +213,7 @@ class Copier:
         self, view: View, tx: Transaction, relation: Relation, ours: Sequence[Row], rows: Sequence[Row]
     ) -> None:
         link, name, places = self.link, relation.table, relation.places()
-        write, extra = batch.reconcile(rows, ours, places, link.folds[name])
+        write, extra = batch.reconcile(rows, ours, places, link.folds[name], link.left_alone(name))
         # Where the two sides order keys differently, another range of the source may hold an extra one.
         there = batch.keys_of(view.by_keys(relation, extra), places) if extra else []
         extra = batch.absent(extra, there, link.folds[name])

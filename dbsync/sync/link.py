@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from dbsync.errors import PositionLost, Refused, Unavailable
 from dbsync.etl.run import Applied, Lens, put
-from dbsync.model import Checkpoint, GuardState, Key, Report, Role, Row, Table
+from dbsync.model import Checkpoint, Direction, GuardState, Key, Report, Role, Row, Table
 from dbsync.ports import Clock, Database, Transaction, View
 from dbsync.sync import batch, snapshot
 
@@ -54,6 +54,13 @@ class Link:
         if found is None:
             raise _revision_changed(self.target.name, self.shape.revision)
         return found
+
+    def left_alone(self, name: str) -> frozenset[int]:
+        """The places among a table's columns that are not overwritten where its row exists."""
+        composition = self.composition
+        kept = self.lens.kept.get(name, frozenset()) if composition.direction is Direction.FORWARD else frozenset()
+        columns = composition.tables[name].relation.columns
+        return frozenset(place for place, column in enumerate(columns) if column in kept)
 
     def checkpoint(self) -> Checkpoint:
         """Where the target stands. Refused (`no-snapshot`) when it has never followed."""
@@ -119,17 +126,26 @@ class Link:
         gone: dict[str, list[Key]] = {}
         for name, touched in keys.items():
             relation = self.composition.tables[name].relation
-            rows = [row for part in batch.pieces(list(touched)) for row in view.by_keys(relation, part)]
+            fresh = (born or {}).get(name, {})
+            rows = [row for part in batch.pieces(list(touched)) for row in self.read(view, name, part, fresh)]
             present = batch.keys_of(rows, relation.places())
             missing = batch.absent(list(touched), present, self.folds[name])
             if self.table(name).uniques:
                 self.put(tx, total, name, missing, [])
             else:
                 gone[name] = missing
-            self.put(tx, total, name, present, rows, (born or {}).get(name, ()))
+            self.put(tx, total, name, present, rows, fresh)
         for name, missing in gone.items():
             self.put(tx, total, name, missing, [])
         return total
+
+    def read(self, view: View, name: str, keys: Sequence[Key], born: Collection[Key]) -> list[Row]:
+        """The rows of one target table at these keys. At `born` nothing that was kept for an older row is theirs."""
+        plan = self.composition.tables[name]
+        if not plan.relation.kept or not born:
+            return view.by_keys(plan.relation, keys)
+        lived = [key for key in keys if key not in born]
+        return view.by_keys(plan.relation, lived) + view.by_keys(plan.bare, [key for key in keys if key in born])
 
     def put(
         self,

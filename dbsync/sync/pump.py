@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from dbsync.errors import Refused, Unavailable
 from dbsync.etl.run import Applied, Lens
 from dbsync.model import Changes, Key, Lag, Position, Report
-from dbsync.ports import Clock, Database, View
+from dbsync.ports import Clock, Database, Transaction, View
 from dbsync.sync import batch
 from dbsync.sync.copying import Copier, note_shape
+from dbsync.sync.keeping import Keeper
 from dbsync.sync.lag import measure
 from dbsync.sync.link import PATIENCE, Link, drain_timeout
 
@@ -57,7 +58,8 @@ class Pump(Link):
         self.suspect = True
         """Whether a table may have to be put again: `ensure_snapshot` finds out."""
         self._cut = False
-        self._copier = Copier(self, self._catch_up)
+        self.keeper = Keeper(self)
+        self._copier = Copier(self, self.keeper, self._catch_up)
 
     # --- windows -----------------------------------------------------------------------------------
 
@@ -79,26 +81,48 @@ class Pump(Link):
             self._cut = limit is not None and changes.count >= limit
             if not changes.count and changes.end == start.position:
                 return None
-            keys, born = self._touched(view, changes)
             whole = batch.whole_targets(changes.tables, self.composition.targets_of)
             with self.writing() as tx:
                 tx.set_checkpoint(start.source, changes.end, expected=start.position)
-                applied = self.apply(view, tx, keys, born)
+                keys, born = self._touched(view, tx, changes)
+                own, since = self.keeper.changed(changes), changes.end if self._cut else None
+                applied = self._put(view, tx, keys, born, own, since)
                 for name in whole:
                     self.restart(tx, name)
+                if whole:
+                    self.keeper.restart(tx)
                 self.carry(view, tx)
         self.suspect = self.suspect or bool(whole)
         return applied
 
-    def _touched(self, view: View, changes: Changes) -> tuple[batch.Keys, batch.Keys]:
-        """The target's keys that changed, and those of them at which a row was created."""
+    def _put(
+        self, view: View, tx: Transaction, keys: batch.Keys, born: batch.Keys, own: batch.Keys, since: Position | None
+    ) -> Applied:
+        """Apply keys, and keep what the older side cannot hold: of `own`, newer keys whose rows these keys give in
+        full, and of every other one that they contribute to unless it changed after `since` as well."""
+        others = self.keeper.touched(tx, keys)
+        applied = self.apply(view, tx, keys, born)
+        batch.merge(others, self.keeper.touched(tx, keys))
+        for name, there in own.items():
+            others[name] = {key: None for key in others.get(name, {}) if key not in there}
+        self.keeper.keep(view, tx, own, None)
+        self.keeper.keep_or_forget(view, tx, others, since)
+        return applied
+
+    def _touched(self, view: View, tx: Transaction, changes: Changes) -> tuple[batch.Keys, batch.Keys]:
+        """The target's keys that changed, and those of them at which a row was created.
+
+        Nothing is written yet: the target still shows what the source was at the checkpoint.
+        """
+        before = self.lens.before(self.target.name, tx)
         keys: batch.Keys = {}
         born: batch.Keys = {}
         for touched in changes.tables:
             if touched.keys:
-                batch.merge(keys, self.composition.targets(view, touched.table, touched.keys))
+                batch.merge(keys, self.composition.targets(view, touched.table, touched.keys, before))
             if touched.born and self.lens.path:
                 batch.merge(born, self.composition.born(view, touched.table, tuple(touched.born)))
+        self.keeper.void(born)
         return keys, born
 
     def _catch_up(self) -> None:
@@ -115,13 +139,14 @@ class Pump(Link):
             self.admit(start, view)
             with self.writing() as tx:
                 tx.set_checkpoint(start.source, start.position, expected=start.position)
-                return self.apply(view, tx, {name: dict.fromkeys(touched) for name, touched in keys.items()})
+                found = {name: dict.fromkeys(touched) for name, touched in keys.items()}
+                return self._put(view, tx, found, {}, {}, start.position)
 
     # --- snapshot ----------------------------------------------------------------------------------
 
     def stale(self) -> tuple[str, ...]:
         """Target tables that were never copied to the end, or not with the crossing as it is now."""
-        return self._copier.stale()
+        return self._copier.stale() or self.keeper.unswept()
 
     def adopt(self) -> None:
         """Record that every table of the target reflects the source as it is: true at the end of a handover."""
@@ -147,6 +172,8 @@ class Pump(Link):
         todo = [name for name in begun if name in chosen]
         rows = sum(self._copier.copy(name, deadline) for name in todo)
         self.suspect = tables is not None
+        if tables is None:
+            self.keeper.sweep(deadline)
         if not todo:
             return None
         with self.source.view() as view, self.writing() as tx:

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -19,7 +19,7 @@ from dbsync.errors import (
     Unavailable,
 )
 from dbsync.model import Position, Report, quiet
-from dbsync.ports import Clock
+from dbsync.ports import Clock, Database
 from dbsync.sync.pump import Pump, Synced
 
 __all__ = ["Pump", "Synced", "follow", "prune"]
@@ -34,6 +34,9 @@ AMBIGUOUS_SECONDS = 30.0
 """Both guards are read one after the other: during a handover they may seem to contradict each other for a moment."""
 RECEIPT_KEPT = timedelta(hours=24)
 VERIFY_KEPT = timedelta(hours=6)
+JOB_KEPT = timedelta(hours=24)
+THROUGH_KEPT = timedelta(days=7)
+"""How long what a job has not yet seen is kept for it: without it one has to read more, the other everything."""
 
 RENEWED_BY = frozenset({"role-changed", "revision-changed", "checkpoint-moved", "epoch-changed"})
 """Refusals after which the pair is simply opened anew."""
@@ -46,14 +49,16 @@ def follow(
     stop: Callable[[], bool],
     beat: Callable[[Synced], None] | None = None,
     report: Report = quiet,
+    tidy: Callable[[Pump], object] | None = None,
 ) -> Synced:
     """Follow until `stop` says so (or the clock's sleep is interrupted); gives what was done in all.
 
     `open_pair` gives a pump for the roles as they are, or None while no side is the idle one. `interval` is
     the wait in seconds between windows when there was nothing to apply. `beat` is called with the totals
-    at most once a second. Raises PositionLost, ConfigError, and every Refused that a new pump would not mend.
+    at most once a second, `tidy` (default: `prune`) with a pump about twice a minute. Raises PositionLost,
+    ConfigError, and every Refused that a new pump would not mend.
     """
-    return _Follower(open_pair, clock, interval, stop, beat, report).run()
+    return _Follower(open_pair, clock, interval, stop, beat, report, tidy or prune).run()
 
 
 class _Follower:
@@ -65,9 +70,10 @@ class _Follower:
         stop: Callable[[], bool],
         beat: Callable[[Synced], None] | None,
         report: Report,
+        tidy: Callable[[Pump], object],
     ) -> None:
         self.open_pair, self.clock, self.interval, self.stop = open_pair, clock, interval, stop
-        self.beat, self.report = beat, report
+        self.beat, self.report, self.tidy = beat, report, tidy
         self.total = Synced()
         self.pump: Pump | None = None
         self.follows: tuple[str, str] | None = None
@@ -129,7 +135,7 @@ class _Follower:
             self.backoff = self.interval
             self._pulse()
             if self.clock.monotonic() >= renew:
-                prune(pump)
+                self.tidy(pump)
                 return
             if applied is None:
                 self.clock.sleep(self.interval)
@@ -179,7 +185,7 @@ def prune(pump: Pump) -> int:
     with pump.target.view() as view:
         checkpoint, here = view.checkpoint(), view.position()
         receipt, running = view.load("receipt", "last"), view.load("verify", "running")
-    now = pump.clock.now()
+    now, jobs = pump.clock.now(), _jobs_ends(pump)
     if checkpoint is None or (running is not None and now - _at(running.get("at")) < VERIFY_KEPT):
         return 0
     below, own = checkpoint.position, here
@@ -190,8 +196,34 @@ def prune(pump: Pump) -> int:
     for side, position in ((pump.source, below), (pump.target, own)):
         # Pruned further than that already.
         with contextlib.suppress(PositionLost):
-            forgotten += side.prune(position)
+            forgotten += side.prune(_earliest(side, position, jobs, now))
     return forgotten
+
+
+def _jobs_ends(pump: Pump) -> list[Mapping[str, Any]]:
+    """Where the jobs' last finished runs ended; each is stored on the side that the job writes."""
+    found: list[Mapping[str, Any]] = []
+    for side in (pump.source, pump.target):
+        with side.view() as view:
+            found += view.load_all("job").values()
+    return found
+
+
+def _earliest(side: Database, position: Position, jobs: Sequence[Mapping[str, Any]], now: datetime) -> Position:
+    """A position, or that of a job's last run on this side where that lies further back (a job asks what changed
+    since); one that has not run for long holds nothing up."""
+    with side.view() as view:
+        guard = view.guard()
+        most = view.lag(position).changes
+        for job in jobs:
+            kept = THROUGH_KEPT if job.get("through") else JOB_KEPT
+            if guard is None or job.get("source") != guard.identity or now - _at(job.get("until")) > kept:
+                continue
+            with contextlib.suppress(PositionLost):
+                behind = view.lag(Position(str(job["position"]))).changes
+                if behind > most:
+                    most, position = behind, Position(str(job["position"]))
+    return position
 
 
 def _kept(receipt: Mapping[str, Any], now: datetime) -> bool:

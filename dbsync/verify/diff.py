@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dbsync.model import Key, Mismatch, MismatchKind, Row, TableResult
 from dbsync.verify.values import canonical
@@ -54,6 +54,16 @@ def kind_of(difference: Difference, newer_is_idle: bool) -> MismatchKind:
     return MismatchKind.MISSING if idle is None else MismatchKind.EXTRA
 
 
+def losses(mismatches: Iterable[Mismatch]) -> dict[str, dict[str, int]]:
+    """By table and column, in how many of the lossy rows it differs."""
+    found: dict[str, dict[str, int]] = {}
+    for mismatch in mismatches:
+        columns = found.setdefault(mismatch.table, {}) if mismatch.columns else {}
+        for column in mismatch.columns:
+            columns[column] = columns.get(column, 0) + 1
+    return found
+
+
 @dataclass
 class Tally:
     """What has been found so far in one table."""
@@ -63,12 +73,15 @@ class Tally:
     digest: str = ""
     counts: dict[MismatchKind, int] | None = None
     shown: tuple[Mismatch, ...] = ()
+    losses: dict[str, int] = field(default_factory=dict)
 
     def add(self, mismatches: Sequence[Mismatch]) -> None:
         """Count mismatches; the first ones are kept by key."""
         counts = self.counts = self.counts or {}
         for mismatch in mismatches:
             counts[mismatch.kind] = counts.get(mismatch.kind, 0) + 1
+            for column in mismatch.columns:
+                self.losses[column] = self.losses.get(column, 0) + 1
         told = [mismatch for mismatch in mismatches if mismatch.kind is not MismatchKind.LOSSY]
         self.shown = (*self.shown, *told[: SHOWN_KEYS - len(self.shown)])
 
@@ -84,4 +97,5 @@ class Tally:
             lossy=counts.get(MismatchKind.LOSSY, 0),
             digest=self.digest,
             keys=self.shown,
+            losses=dict(sorted(self.losses.items())),
         )

@@ -51,11 +51,24 @@ def document(bound: Bound, tables: Sequence[TableResult], taken_at: datetime, de
         "idle_position": bound.idle_position,
         "identities": dict(bound.identities),
         "fingerprints": dict(bound.fingerprints),
-        "tables": [{"name": t.name, "rows": t.rows, "digest": t.digest, "lossy": t.lossy} for t in tables],
+        "tables": [
+            {"name": t.name, "rows": t.rows, "digest": t.digest, "lossy": t.lossy, "losses": dict(t.losses)}
+            for t in tables
+        ],
         "excluded": list(bound.excluded),
         "canonical": VERSION,
         "derived": derived,
     }
+    return _identified(content)
+
+
+def carried(receipt: Mapping[str, Any], position: Position, idle_position: Position) -> dict[str, Any]:
+    """The same receipt from later positions on: everything changed before them has been compared."""
+    moved = {**receipt, "position": position, "idle_position": idle_position}
+    return _identified({name: value for name, value in moved.items() if name != "id"})
+
+
+def _identified(content: dict[str, Any]) -> dict[str, Any]:
     packed = json.dumps(content, sort_keys=True, default=str).encode()
     return {"id": hashlib.blake2b(packed, digest_size=8).hexdigest(), **content}
 

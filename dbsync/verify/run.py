@@ -7,7 +7,7 @@ import gc
 import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from dbsync.errors import Refused, Unavailable
@@ -25,9 +25,10 @@ from dbsync.model import (
 from dbsync.ports import Clock, Database, View
 from dbsync.sync import batch, snapshot
 from dbsync.sync.copying import rewritten
+from dbsync.sync.keeping import unswept
 from dbsync.sync.run import Pump
 from dbsync.verify.compare import Comparer, Judged, Subject, belongs, following
-from dbsync.verify.diff import Tally
+from dbsync.verify.diff import Tally, losses
 from dbsync.verify.receipt import KIND, NAME, Bound, changed, document
 from dbsync.verify.values import body, canonical
 
@@ -61,7 +62,7 @@ class Recheck:
     """What comparing the keys changed since a receipt gave.
 
     `whole` names tables of which any row may have changed: they were not compared. `foreign` counts changes
-    on the idle side that dbsync did not make.
+    on the idle side that dbsync did not make. `ends`: how far the changes of the active and of the idle side were read.
     """
 
     mismatches: tuple[Mismatch, ...]
@@ -72,6 +73,9 @@ class Recheck:
     idle_position: Position
     hot: int = 0
     whole: tuple[str, ...] = ()
+    losses: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """By table and column, in how many of the lossy rows it differs."""
+    ends: tuple[Position, Position] | None = None
 
 
 def verify(
@@ -132,6 +136,7 @@ class _Verification:
             following(view.checkpoint(), self.idle)
             documents = view.load_all("copy")
             again = rewritten(view, self.lens.toward(self.idle.name).tables)
+            again += () if self.comparer.newer_is_idle else unswept(view, self.lens)
         composition = self.lens.toward(self.idle.name)
         copies = {name: snapshot.read_copy(documents.get(name)) for name in composition.tables}
         if documents and any(copy is None or not (copy.done or copy.stale) for copy in copies.values()):
@@ -227,8 +232,8 @@ class _Verification:
         if self.comparer.newer_is_idle:
             mender.cross_again({subject.name: keys})
         else:
-            with self.active.view() as view:
-                back = self.lens.reverse.targets(view, subject.name, keys)
+            with self.idle.view() as there, self.active.view() as view:
+                back = self.lens.reverse.targets(view, subject.name, keys, self.lens.before(self.idle.name, there))
             mender.cross_again(back)
         return self.comparer.judge(subject, keys)
 
@@ -280,6 +285,11 @@ class _Verification:
 
     # --- the verdict -------------------------------------------------------------------------------
 
+    @property
+    def _onward(self) -> str:
+        """What a receipt opens the way to: nobody who has arrived at the newer shape is sent back."""
+        return "dbsync status" if self.lens.path and not self.comparer.newer_is_idle else "dbsync cutover"
+
     def _verdict(
         self, subjects: Sequence[Subject], stale: tuple[str, ...], began: Bound, ended: Bound, partial: bool
     ) -> VerifyReport:
@@ -309,7 +319,7 @@ class _Verification:
             hot=sum(map(len, self.hot.values())),
             stale=stale,
             notes=tuple(notes),
-            next_command=_next(equal, bool(receipt), notes, self.mender),
+            next_command=_next(equal, self._onward if receipt else "", notes, self.mender),
         )
 
 
@@ -325,9 +335,9 @@ def _collector_at_rest() -> Iterator[None]:
             gc.enable()
 
 
-def _next(equal: bool, receipt: bool, notes: Sequence[str], mender: Pump | None) -> str:
-    if receipt:
-        return "dbsync cutover"
+def _next(equal: bool, onward: str, notes: Sequence[str], mender: Pump | None) -> str:
+    if onward:
+        return onward
     # Verifying again would give no receipt either before these are mended.
     remedies = {"table-stale": "dbsync sync", "guard-changed": "dbsync init", "no-primary-key": "dbsync doctor"}
     codes = {note.partition(":")[0] for note in notes}
@@ -348,20 +358,21 @@ def recheck(
     since_idle: Position,
     deadline: float | None = None,
     clock: Clock | None = None,
+    limit: int | None = None,
 ) -> Recheck:
     """Compare every key that either side recorded a change of since these positions (a receipt's).
 
-    `deadline` is in seconds of `clock`'s monotonic time; past it Unavailable `drain-timeout` is raised.
+    `deadline` is in seconds of `clock`'s monotonic time; past it Unavailable `drain-timeout` is raised. `limit` is
+    the most recorded changes that are looked at on each side.
     Raises PositionLost when a history no longer reaches back.
     """
     comparer = Comparer(active, idle, lens)
     keys: dict[str, dict[Key, None]] = {}
-    with idle.view() as view:
-        idle_position, mine = view.position(), view.changes(since_idle)
-        whole = _gather(comparer, view, mine, not comparer.newer_is_idle, keys)
-    with active.view() as view:
-        active_position, theirs = view.position(), view.changes(since_active)
-        whole |= _gather(comparer, view, theirs, comparer.newer_is_idle, keys)
+    with idle.view() as there, active.view() as here:
+        idle_position, mine = there.position(), there.changes(since_idle, limit)
+        active_position, theirs = here.position(), here.changes(since_active, limit)
+        whole = _gather(comparer, (there, here), mine, not comparer.newer_is_idle, keys)
+        whole |= _gather(comparer, (here, there), theirs, comparer.newer_is_idle, keys)
     found, hot = [], 0
     for name, touched in keys.items():
         for part in batch.pieces(list(touched)):
@@ -380,13 +391,15 @@ def recheck(
         idle_position=idle_position,
         hot=hot,
         whole=tuple(sorted(whole)),
+        losses=losses(found),
+        ends=(theirs.end, mine.end),
     )
 
 
 def _gather(
-    comparer: Comparer, view: View, changes: Changes, on_older: bool, keys: dict[str, dict[Key, None]]
+    comparer: Comparer, views: tuple[View, View], changes: Changes, on_older: bool, keys: dict[str, dict[Key, None]]
 ) -> set[str]:
-    batch.merge(keys, comparer.touched(view, changes, on_older))
+    batch.merge(keys, comparer.touched(views[0], changes, on_older, views[1]))
     return comparer.whole(changes, on_older)
 
 

@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
 
-from dbsync.errors import Refused
+from dbsync.adapters.sqlite.connection import connect
+from dbsync.errors import ConfigError, Refused
 from dbsync.model import Checkpoint, GuardState, Position, Role
 from tests.contract.sqlite_file import REFUSED, Make
+
+# --- opening -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_a_file_that_is_no_database_is_let_go_of_at_once(tmp_path: Path) -> None:
+    letter = tmp_path / "blue.db"
+    letter.write_text("this is a letter, not a database" * 100)
+    with pytest.raises(ConfigError) as refused:
+        connect(letter, "blue")
+    assert refused.value.code == "not-a-database"
+    # The error still holds the frame of `connect`: only an explicit close has let go of the file.
+    assert letter.as_posix() not in {os.path.realpath(fd) for fd in Path("/proc/self/fd").iterdir()}
+
 
 # --- guards, shape, triggers -------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ LINK = "dbsync/sync/link.py"
 PUT = "dbsync/etl/run.py"
 
 HERE = "tests/acceptance/test_protocol_"
+KEPT = "tests/unit/sync/test_kept.py::"
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +207,24 @@ MUTANTS = (
         "rows.py::test_a_row_deleted_and_made_anew_inherits_nothing_of_the_dead_one[replace]",
         (PUT, "if born and lens.path:", "if False:"),
     ),
+    Mutant(
+        "§5",
+        "a row made anew on the older side inherits what is kept for the dead one",
+        KEPT + "test_a_row_deleted_and_made_anew_on_the_older_side_gets_nothing_of_the_dead_one",
+        (Change(PUMP, "self.keeper.void(born)", "pass"),),
+    ),
+    Mutant(
+        "§5",
+        "a kept value comes back although the older side has written another one",
+        KEPT + "test_what_the_older_side_writes_wins_and_the_other_column_of_the_row_stays",
+        (
+            Change(
+                "dbsync/adapters/sqlite/keeping.py",
+                "here = key in found and _same(base, row[at])",
+                "here = key in found",
+            ),
+        ),
+    ),
     mutant(
         "13",
         "deletes come first, and cascade",
@@ -263,7 +282,8 @@ MUTANTS = (
         "20",
         "a crossing may depend on the clock, on chance and on other keys",
         "rows.py::test_a_crossing_that_is_not_key_local_and_deterministic_is_refused",
-        ("dbsync/etl/query.py", "for found in (*_moody(tokens), *_across(query, owns)):", "for found in ():"),
+        ("dbsync/etl/stable.py", "for found in _moods(query, dialect, once):", "for found in ():"),
+        ("dbsync/etl/stable.py", "for found in _across(query, known.owns):", "for found in ():"),
     ),
     mutant(
         "20",

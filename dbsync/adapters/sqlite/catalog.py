@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from dbsync.adapters.sqlite.connection import quoted
 from dbsync.model import Catalog, Column, ForeignKey, Table
 
 ALEMBIC = "alembic_version"
@@ -19,6 +21,7 @@ class UniqueIndex:
 
     columns: tuple[tuple[str, str], ...]
     expression: bool
+    partial: bool = False
 
 
 def read_catalog(connection: sqlite3.Connection, exclude: Sequence[str] = ()) -> Catalog:
@@ -55,7 +58,8 @@ def _is_users(name: str) -> bool:
 
 def read_table(connection: sqlite3.Connection, name: str) -> Table:
     """One table's columns, key, unique columns and foreign keys."""
-    collations = _key_collations(connection, name)
+    ddl = connection.execute("SELECT sql FROM sqlite_master WHERE type = 'table' AND name = ?", (name,)).fetchone()
+    collations = _collations(name, ddl[0] if ddl else "") | _key_collations(connection, name)
     columns = tuple(
         Column(
             name=column,
@@ -71,7 +75,6 @@ def read_table(connection: sqlite3.Connection, name: str) -> Table:
         )
         if hidden != 1
     )
-    ddl = connection.execute("SELECT sql FROM sqlite_master WHERE type = 'table' AND name = ?", (name,)).fetchone()
     uniques = tuple(
         tuple(column for column, _ in index.columns)
         for index in unique_indexes(connection, name)
@@ -83,7 +86,7 @@ def read_table(connection: sqlite3.Connection, name: str) -> Table:
 def unique_indexes(connection: sqlite3.Connection, table: str) -> list[UniqueIndex]:
     """Unique indexes of a table other than its primary key (partial ones too: taken as if they were whole)."""
     found = []
-    for _, index, unique, origin, _partial in connection.execute("SELECT * FROM pragma_index_list(?)", (table,)):
+    for _, index, unique, origin, partial in connection.execute("SELECT * FROM pragma_index_list(?)", (table,)):
         if not unique or origin == "pk":
             continue
         parts = connection.execute(
@@ -93,9 +96,26 @@ def unique_indexes(connection: sqlite3.Connection, table: str) -> list[UniqueInd
             UniqueIndex(
                 tuple((name, collation) for cid, name, collation in parts if cid >= 0),
                 any(cid < 0 for cid, _, _ in parts),
+                bool(partial),
             )
         )
     return found
+
+
+def _collations(table: str, ddl: str) -> dict[str, str]:
+    """Of every column: SQLite tells those of an index only, so an empty copy of the table gets one."""
+    if "COLLATE" not in ddl.upper():
+        return {}
+    with closing(sqlite3.connect(":memory:")) as copy:
+        try:
+            copy.execute(ddl)
+            names = [name for (name,) in copy.execute("SELECT name FROM pragma_table_info(?)", (table,))]
+            listed = ", ".join(quoted(name) for name in names)
+            copy.execute(f"CREATE INDEX dbsync_collations ON {quoted(table)} ({listed})")
+        except sqlite3.Error:
+            return {}  # a collation, or a function, that only the application knows
+        rows = copy.execute("SELECT name, coll FROM pragma_index_xinfo('dbsync_collations') WHERE key = 1")
+        return {name: collation for name, collation in rows if name and collation != "BINARY"}
 
 
 def _key_collations(connection: sqlite3.Connection, table: str) -> dict[str, str]:

@@ -44,13 +44,22 @@ def connect(path: Path, name: str) -> sqlite3.Connection:
             isolation_level=None,
             check_same_thread=False,
         )
-        connection.execute("PRAGMA foreign_keys = OFF")
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA temp_store = MEMORY")
-        places = ", ".join(f"k{i}" for i in range(1, KEY_PLACES + 1))
-        connection.execute(f"CREATE TEMP TABLE dbsync_keys ({places})")
-        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        try:
+            _prepare(connection)
+        except BaseException:
+            connection.close()
+            raise
     return connection
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    """Settings, the table of keys, and the first read: only that finds out whether it is a database at all."""
+    connection.execute("PRAGMA foreign_keys = OFF")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA temp_store = MEMORY")
+    places = ", ".join(f"k{i}" for i in range(1, KEY_PLACES + 1))
+    connection.execute(f"CREATE TEMP TABLE dbsync_keys ({places})")
+    connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
 
 
 @contextmanager

@@ -17,10 +17,12 @@ from typing import Any
 from sqlalchemy.engine import make_url
 
 from dbsync.adapters.sqlite import guard as guards
+from dbsync.adapters.sqlite import keeping, plans
 from dbsync.adapters.sqlite import migrating as migrations
 from dbsync.adapters.sqlite.catalog import is_excluded, read_catalog, unsyncable_tables, user_tables
-from dbsync.adapters.sqlite.connection import backticked, connect, translated
+from dbsync.adapters.sqlite.connection import connect, translated
 from dbsync.adapters.sqlite.examine import examine
+from dbsync.adapters.sqlite.loading import clock
 from dbsync.adapters.sqlite.objects import (
     TABLES,
     create_tables,
@@ -41,8 +43,13 @@ from dbsync.model import (
     Fact,
     Fenced,
     Guard,
+    Kept,
+    Key,
     Position,
+    QueryPlan,
+    Relation,
     Role,
+    Staged,
     Table,
 )
 
@@ -120,27 +127,22 @@ class SqliteDatabase:
             connection.execute("BEGIN")
             return fingerprint(connection)
 
-    def reads(self, sql: str) -> frozenset[tuple[str, str]]:
-        """See ports.Database. SQLite's own authorizer names every column that the statement reads."""
-        found: set[tuple[str, str]] = set()
-
-        def authorize(code: int, first: str | None, second: str | None, *_: Any) -> int:
-            if code == sqlite3.SQLITE_READ and first and not first.startswith("sqlite_"):
-                found.add((first, second or ""))
-            return sqlite3.SQLITE_OK
-
+    def reads(self, sql: str, staged: Sequence[Staged] = ()) -> frozenset[tuple[str, str]]:
+        """See ports.Database."""
         with self._connection() as connection:
-            connection.set_authorizer(authorize)
-            try:
-                connection.execute(f"EXPLAIN {backticked(sql)}").fetchall()
-            except sqlite3.OperationalError as error:
-                raise ConfigError(
-                    f"a crossing's query does not run: {error}", code="broken-crossing", remedy="correct its SELECT"
-                ) from error
-            finally:
-                connection.set_authorizer(None)
-            views = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'view'")}
-        return frozenset((table, column) for table, column in found if table not in views)
+            return plans.reads(connection, sql, staged)
+
+    def plan(self, relation: Relation) -> QueryPlan:
+        """See ports.Database."""
+        with self._connection() as connection:
+            connection.execute("BEGIN")
+            return plans.plan(connection, relation, lambda: plans.shell(connection))
+
+    def asked(self, query: str, width: int) -> QueryPlan:
+        """See ports.Database."""
+        with self._connection() as connection:
+            connection.execute("BEGIN")
+            return plans.asked(connection, query, width, lambda: plans.shell(connection))
 
     def examine(self) -> tuple[Check, ...]:
         """See ports.Database."""
@@ -289,9 +291,10 @@ class SqliteDatabase:
     def view(self) -> Iterator[SqliteView]:
         """See ports.Database."""
         with self._connection() as connection:
+            began = clock(connection)
             connection.execute("BEGIN")
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()  # the snapshot begins at the first read
-            yield SqliteView(connection, self.path)
+            yield SqliteView(connection, self.path, began)
 
     @contextmanager
     def writing(self, role: Role, epoch: int, wait: float = 5.0) -> Iterator[SqliteTransaction]:
@@ -302,7 +305,13 @@ class SqliteDatabase:
             transaction = SqliteTransaction(connection, self.path, self.name, self._exclude)
             yield transaction
             transaction.finish()
+            transaction.release()
             connection.execute("UPDATE dbsync_guard SET exempt = 0")
+
+    def forget(self, epoch: int, kept: Sequence[Kept], keys: Sequence[Key]) -> None:
+        """See ports.Database."""
+        with self._connection() as connection:
+            keeping.forget(connection, self.path, epoch, kept, keys)
 
     @contextmanager
     def migrating(self, role: Role, epoch: int) -> Iterator[Any]:

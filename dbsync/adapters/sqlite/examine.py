@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from dbsync.adapters.sqlite.catalog import has_table, is_excluded, read_catalog, unsyncable_tables, user_tables
 from dbsync.adapters.sqlite.connection import KEY_PLACES, quoted
-from dbsync.adapters.sqlite.objects import wanted_triggers
+from dbsync.adapters.sqlite.objects import TABLES, wanted_triggers
 from dbsync.model import Check, Severity, Table
 
 
@@ -29,6 +29,9 @@ def examine(connection: sqlite3.Connection, name: str, exclude: Sequence[str]) -
         checks.append(Check("excluded", Severity.OK, found))
     if has_table(connection, "dbsync_guard"):
         checks.append(_objects(connection, name, exclude))
+        if missing := [table for table in TABLES if not has_table(connection, table)]:
+            found = f"{name} was initialised by an earlier version: {', '.join(missing)} is not there yet"
+            checks.append(Check("objects-missing", Severity.WARNING, found, "dbsync init"))
     return tuple(checks)
 
 

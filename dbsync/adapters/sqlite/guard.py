@@ -141,7 +141,9 @@ def lift(connection: sqlite3.Connection, path: Path, epoch: int, wait: float) ->
                 remedy="dbsync cutover --resume",
             )
         if guard.state is GuardState.CLOSED:
-            raise Refused(f"{guard.name} is closed: there is no fence to lift", code="role-changed")
+            raise Refused(
+                f"{guard.name} is closed: there is no fence to lift", code="role-changed", remedy="dbsync status"
+            )
         if guard.state is GuardState.FENCED:
             connection.execute(
                 "UPDATE dbsync_guard SET state = 'open', attempt = attempt + 1, owner = NULL, fence_until = NULL"

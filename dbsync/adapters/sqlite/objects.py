@@ -21,6 +21,7 @@ NOW = "((julianday('now') - 2440587.5) * 86400.0)"
 """Seconds since 1970 by the database's clock; constant within a statement."""
 
 KEYS = ", ".join(f"k{i}" for i in range(1, KEY_PLACES + 1))
+KEPT = ", ".join(f"k{i} NOT NULL DEFAULT ''" for i in range(1, KEY_PLACES + 1))
 
 TABLES = {
     "dbsync_guard": """CREATE TABLE dbsync_guard (
@@ -40,6 +41,9 @@ TABLES = {
     "dbsync_journal": """CREATE TABLE dbsync_journal (
         id INTEGER PRIMARY KEY, at TEXT NOT NULL, epoch INTEGER NOT NULL, owner TEXT NOT NULL,
         kind TEXT NOT NULL, data TEXT NOT NULL)""",
+    "dbsync_kept": f"""CREATE TABLE dbsync_kept (
+        tab TEXT NOT NULL, col TEXT NOT NULL, {KEPT}, value, base,
+        PRIMARY KEY (tab, col, {KEYS})) WITHOUT ROWID""",
     "dbsync_parked": "CREATE TABLE dbsync_parked (name TEXT PRIMARY KEY, tab TEXT NOT NULL, sql TEXT NOT NULL)",
 }
 

@@ -9,51 +9,82 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from dbsync.adapters.sqlite import keeping, loading, mapping
 from dbsync.adapters.sqlite.catalog import has_table, read_revision
 from dbsync.adapters.sqlite.connection import quoted
 from dbsync.adapters.sqlite.guard import live_sequences, position, read_guard
 from dbsync.adapters.sqlite.objects import NOW
+from dbsync.adapters.sqlite.staging import Staging
 from dbsync.errors import ConfigError, PositionLost
-from dbsync.model import Changes, Checkpoint, Guard, Key, Lag, Position, Relation, Row, Touched
+from dbsync.model import Changes, Checkpoint, Extracted, Guard, Key, Lag, Position, Relation, Row, Touched
 
 
 class SqliteRows:
     """Relations over one connection, by key list and by key range."""
 
+    steady = False
+    """Whether nothing that is read changes as long as this lives."""
+
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
+        self._staging = Staging(connection, self, self.steady)
 
     def by_keys(self, relation: Relation, keys: Sequence[Key]) -> list[Row]:
         """See ports.Rows. The key list drives the join, so the query's own index is used for each key."""
-        self._fill_keys(keys)
-        match = " AND ".join(f"q.{quoted(name)} = k.k{i}" for i, name in enumerate(relation.key, 1))
-        sql = f"SELECT {_selected(relation)} FROM temp.dbsync_keys AS k CROSS JOIN ({relation.sql}) AS q ON {match}"
+        if relation.staged:
+            return self._staging.by_keys(relation, keys)
+        known = mapping.lead(relation)
+        self._fill_keys(keys if known == len(relation.key) else [key[:known] for key in keys])
+        cursor = self._run(keyed(relation), ())
+        if known < len(relation.key):
+            return list(dict.fromkeys(mapping.at_keys(relation, mapping.mapped(relation, cursor), keys)))
         # Two listed keys may name one row (a case-insensitive key): the same row twice is one row.
-        return list(dict.fromkeys(self._mapped(relation, self._run(sql, ()))))
+        return list(dict.fromkeys(self._mapped(relation, cursor)))
 
     def by_range(self, relation: Relation, after: Key | None, upto: Key | None, limit: int | None = None) -> list[Row]:
-        """See ports.Rows."""
+        """See ports.Rows. A bound may be the beginning of a key, too: then it stands for every key that begins so."""
+        if relation.staged:
+            return self._staging.by_range(relation, after, upto, limit)
         terms: list[str] = []
         values: list[Any] = []
-        names = ", ".join(f"q.{quoted(name)}" for name in relation.key)
-        marks = ", ".join("?" for _ in relation.key)
-        for bound, sign in ((after, ">"), (upto, "<=")):
+        known = mapping.lead(relation)
+        names = ", ".join(f"q.{quoted(name)}" for name in relation.key[:known])
+        # A bound may lie between the rows that a callable makes of one: that one is read, and they are cut after.
+        low = ">" if known == len(relation.key) else ">="
+        for bound, sign in ((after, low), (upto, "<=")):
             if bound is not None:
-                terms.append(f"({names}) {sign} ({marks})")
-                values.extend(bound)
+                bounded = [f"q.{quoted(name)}" for name in relation.key[: min(known, len(bound))]]
+                terms.append(f"({', '.join(bounded)}) {sign} ({', '.join('?' for _ in bounded)})")
+                values.extend(bound[: len(bounded)])
         where = f" WHERE {' AND '.join(terms)}" if terms else ""
-        cut = "" if limit is None else f" LIMIT {int(limit)}"
+        cut = "" if limit is None or relation.row is not None else f" LIMIT {int(limit)}"
         sql = f"SELECT {_selected(relation)} FROM ({relation.sql}) AS q{where} ORDER BY {names}{cut}"
-        return self._mapped(relation, self._run(sql, values))
+        cursor = self._run(sql, values)
+        if relation.row is None:
+            return cursor.fetchall()
+        try:  # a callable may make no row of one, so the query cannot know where `limit` rows end
+            return mapping.between(relation, mapping.mapped(relation, cursor), after, upto, limit)
+        finally:
+            cursor.close()
 
     def count(self, relation: Relation) -> int:
         """See ports.Rows."""
+        relation = self._staging.fill_all(relation)
+        if relation.row is not None:
+            cursor = self._run(f"SELECT q.* FROM ({relation.sql}) AS q", ())
+            return sum(1 for _ in mapping.mapped(relation, cursor))
         return int(self._run(f"SELECT count(*) FROM ({relation.sql})", ()).fetchone()[0])
+
+    def release(self) -> None:
+        """Drop the private tables that relations had it fill."""
+        self._staging.release()
 
     def key_query(self, sql: str, keys: Sequence[Key]) -> list[Key]:
         """See ports.Rows."""
+        if not keys:
+            return []
         self._fill_keys(keys)
-        return [tuple(row) for row in self._run(sql.replace(":keys", "SELECT k1 FROM temp.dbsync_keys"), ())]
+        return [tuple(row) for row in self._run(sql.replace(":keys", listed(len(keys[0]))), ())]
 
     def _fill_keys(self, keys: Sequence[Key]) -> None:
         self._connection.execute("DELETE FROM temp.dbsync_keys")
@@ -74,15 +105,19 @@ class SqliteRows:
             raise
 
     def _mapped(self, relation: Relation, cursor: sqlite3.Cursor) -> list[Row]:
-        if relation.row is None:
-            return cursor.fetchall()
-        names = [part[0] for part in cursor.description]
-        rows: list[Row] = []
-        for values in cursor:
-            made = relation.row(dict(zip(names, values, strict=True)))
-            for one in [made] if isinstance(made, Mapping) else made or []:
-                rows.append(tuple(one.get(c) for c in relation.columns))  # noqa: PERF401
-        return rows
+        return cursor.fetchall() if relation.row is None else list(mapping.mapped(relation, cursor))
+
+
+def listed(width: int) -> str:
+    """What `:keys` stands for in a key query: the key list of this connection."""
+    return f"SELECT {', '.join(f'k{i}' for i in range(1, width + 1))} FROM temp.dbsync_keys"
+
+
+def keyed(relation: Relation) -> str:
+    """The relation restricted by the key list of this connection."""
+    known = relation.key[: mapping.lead(relation)]
+    match = " AND ".join(f"q.{quoted(name)} = k.k{i}" for i, name in enumerate(known, 1))
+    return f"SELECT {_selected(relation)} FROM temp.dbsync_keys AS k CROSS JOIN ({relation.sql}) AS q ON {match}"
 
 
 def _selected(relation: Relation) -> str:
@@ -92,11 +127,23 @@ def _selected(relation: Relation) -> str:
 
 
 class SqliteView(SqliteRows):
-    """A consistent read of one file; lives inside a transaction that somebody else began."""
+    """A consistent read of one file; lives inside a transaction that somebody else began, not before `began`."""
 
-    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+    steady = True
+
+    def __init__(self, connection: sqlite3.Connection, path: Path, began: datetime | None = None) -> None:
         super().__init__(connection)
         self._path = path
+        self._began = began
+
+    def by_keys(self, relation: Relation, keys: Sequence[Key]) -> list[Row]:
+        """See ports.Rows."""
+        return keeping.with_kept(self._connection, relation, super().by_keys(relation, keys), self._fill_keys)
+
+    def by_range(self, relation: Relation, after: Key | None, upto: Key | None, limit: int | None = None) -> list[Row]:
+        """See ports.Rows."""
+        rows = super().by_range(relation, after, upto, limit)
+        return keeping.with_kept(self._connection, relation, rows, self._fill_keys)
 
     def position(self) -> Position:
         """See ports.View."""
@@ -176,6 +223,19 @@ class SqliteView(SqliteRows):
             code="source-restored",
             remedy="dbsync sync --snapshot",
         )
+
+    def kept(self) -> dict[tuple[str, str], int]:
+        """See ports.View."""
+        return keeping.kept(self._connection)
+
+    def now(self) -> datetime:
+        """See ports.View. With a clock read after the snapshot, a row committed in between would never be extracted."""
+        return self._began or loading.clock(self._connection)
+
+    def extract(self, sql: str, parameters: Mapping[str, Any], size: int) -> Iterator[Extracted]:
+        """See ports.View."""
+        self._fill_keys(parameters.get("keys") or ())
+        return loading.extract(self._connection, sql, parameters, size)
 
     def load(self, kind: str, name: str) -> dict[str, Any] | None:
         """See ports.View. ("sequences", "live") answers with the identity counters as they stand."""

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dbsync.adapters.sqlite import keeping, loading
 from dbsync.adapters.sqlite.catalog import read_table
 from dbsync.adapters.sqlite.connection import quoted
 from dbsync.adapters.sqlite.guard import carry, write_checkpoint
@@ -15,7 +16,7 @@ from dbsync.adapters.sqlite.objects import drop_triggers, place_triggers
 from dbsync.adapters.sqlite.rows import SqliteView
 from dbsync.adapters.sqlite.uniques import unique_conditions
 from dbsync.errors import Refused
-from dbsync.model import Key, Position, Row, Table
+from dbsync.model import Key, Loaded, Position, Row, Table
 
 
 class SqliteTransaction(SqliteView):
@@ -24,6 +25,8 @@ class SqliteTransaction(SqliteView):
     A row that stands in the way of another one's unique value is parked: taken out, and expected to be put
     or deleted before the commit.
     """
+
+    steady = False
 
     def __init__(self, connection: sqlite3.Connection, path: Path, name: str, exclude: tuple[str, ...]) -> None:
         super().__init__(connection, path)
@@ -152,6 +155,17 @@ class SqliteTransaction(SqliteView):
         match = " AND ".join(f"{quoted(c)} = ?" for c in self._shape(table).key)
         self._connection.executemany(f"DELETE FROM {quoted(table)} WHERE {match}", keys)
 
+    def load_rows(
+        self, table: str, columns: Sequence[str], rows: Sequence[Row], key: Sequence[str], mode: str
+    ) -> Loaded:
+        """See ports.Transaction."""
+        shape = loading.shape_of(self._connection, table)
+        return loading.load_rows(self._connection, shape, columns, rows, key, mode)
+
+    def clear(self, table: str) -> None:
+        """See ports.Transaction."""
+        loading.clear(self._connection, loading.shape_of(self._connection, table))
+
     def set_checkpoint(self, source: str, position: Position, expected: Position | None) -> None:
         """See ports.Transaction."""
         present = self.checkpoint()
@@ -164,6 +178,10 @@ class SqliteTransaction(SqliteView):
     def save(self, kind: str, name: str, document: Mapping[str, Any] | None) -> None:
         """See ports.Transaction."""
         save_document(self._connection, kind, name, document)
+
+    def keep(self, table: str, column: str, rows: Sequence[tuple[Key, Any, Any]], gone: Sequence[Key] = ()) -> None:
+        """See ports.Transaction."""
+        keeping.keep(self._connection, table, column, rows, gone)
 
     def quiet_capture(self, table: str) -> None:
         """See ports.Transaction. Nobody else can write meanwhile: the triggers are dropped until the commit."""

@@ -63,7 +63,7 @@ class World:
     def view(self) -> Iterator[World]:
         yield self
 
-    def reads(self, sql: str) -> frozenset[tuple[str, str]]:
+    def reads(self, sql: str, staged: object = ()) -> frozenset[tuple[str, str]]:
         seen: set[tuple[str, str]] = set()
 
         def look(action: int, one: str | None, two: str | None, *_: Any) -> int:

@@ -86,13 +86,22 @@ BAD: list[tuple[str, str, dict[str, Any]]] = [
     ("crossing-key", "more than once", {"select": "SELECT c.id, b.name FROM c LEFT JOIN c b ON b.id = c.boss"}),
     (
         "crossing-key",
-        "one key column",
+        "selects 2 column",
         {
-            "key": {"c": "id", "pair": "SELECT a FROM pair WHERE a IN (:keys)"},
+            "key": {"c": "id", "pair": "SELECT a, b FROM pair WHERE (a, b) IN (:keys)"},
             "select": "SELECT c.id, c.name FROM c LEFT JOIN pair ON a = c.id",
         },
     ),
-    ("not-built", "1:n", {"select": "SELECT id, name FROM c", "cardinality": "1:n"}),
+    (
+        "crossing-key",
+        "first columns",
+        {
+            "key": {"c": "SELECT id FROM c WHERE id IN (:keys)"},
+            "select": "SELECT name FROM c",
+            "cardinality": "1:n",
+            "row": lambda row: row,
+        },
+    ),
     *[("crossing-not-deterministic", "the SELECT uses", {"select": f"SELECT id, name, {it} AS extra FROM c"})
       for it in UNSTABLE],
 ]  # fmt: skip
@@ -133,13 +142,29 @@ def test_a_good_crossing_is_taken_and_runs(select: str) -> None:
     assert older.rows(made.tables["c"].relation)[0][:2] == (1, "n")
 
 
-def test_a_key_query_over_what_an_earlier_crossing_gives_is_refused_with_the_limitation() -> None:
-    first = Crossing(table("c", key=ID, select="SELECT id, name, boss, at FROM c"))
-    key = {"o": "id", "c": "SELECT o.id FROM o JOIN c ON o.cid = c.id WHERE c.id IN (:keys)"}
+def test_a_key_query_is_asked_of_what_an_earlier_crossing_gives() -> None:
+    first = Crossing(table("c", key=ID, select="SELECT id, name || '!' AS name, boss, at FROM c"))
+    key = {
+        "o": "id",
+        "c": "WITH mine AS (SELECT id FROM c WHERE id IN (:keys)) SELECT o.id FROM o JOIN mine ON o.cid = mine.id",
+    }
     second = Crossing(table("o", key=key, select="SELECT o.id, o.cid, o.total FROM o LEFT JOIN c ON c.id = o.cid"))
-    with pytest.raises(ConfigError, match="only be asked of the database's own tables") as caught:
-        composed(World(OLDER), World(NEWER), [("r1", Two(first)), ("r2", Two(second))])
-    assert caught.value.code == "crossing-key"
+    older = World(
+        OLDER + "INSERT INTO c VALUES (1, 'n', NULL, ''); INSERT INTO o VALUES (4, 1, 2), (5, 1, 2), (6, 2, 2)"
+    )
+    made = composed(older, World(NEWER), [("r1", Two(first)), ("r2", Two(second))])
+    assert made.targets(older, "c", [(1,)])["o"] == [(4,), (5,)]
+    (question,) = made.tables["o"].sources["c"][0].questions
+    assert "s2_c" in question.sql and not question.settled
+
+
+def test_a_key_query_over_what_a_callable_gives_is_refused_with_the_ways_out() -> None:
+    steps = [("r1", Two(Crossing(table("c", key=ID, select="SELECT id, name, boss, at FROM c", row=dict))))]
+    key = {"o": "id", "c": "SELECT o.id FROM o WHERE o.cid IN (SELECT id FROM c WHERE id IN (:keys))"}
+    second = Crossing(table("o", key=key, select="SELECT o.id, o.cid, o.total FROM o LEFT JOIN c ON c.id = o.cid"))
+    with pytest.raises(ConfigError, match="cannot be asked of c: row=") as caught:
+        composed(World(OLDER), World(NEWER), [*steps, ("r2", Two(second))], shapes={"r1": World(OLDER).catalog()})
+    assert caught.value.code == "crossing-key" and "primary key" in str(caught.value.remedy)
 
 
 def test_a_crossing_of_an_unknown_table_is_refused_and_of_an_excluded_one_passed_over() -> None:

@@ -12,6 +12,8 @@ from dbsync.adapters.memory import FakeClock, MemoryDatabase
 from dbsync.adapters.memory_state import State
 from dbsync.adapters.memory_transaction import MemoryMigration
 from dbsync.errors import ConfigError, Interrupted, Refused
+from dbsync.etl import Crossing
+from dbsync.etl import table as crossed
 from dbsync.migrate.plan import make_plan
 from dbsync.migrate.run import Migrated, migrate, script, stamp
 from dbsync.model import Catalog, Column, Role, Table, quiet
@@ -76,6 +78,13 @@ def fail(_: MemoryMigration) -> None:
 UPS: dict[str, Step] = {"0001": put(OLD), "0002": put(WIDE), "0003": put(NEW)}
 
 
+class Kept:
+    """The crossing of 0002, which keeps a column's values."""
+
+    forward = Crossing(crossed("customer", losing={"vip": "keep"}))
+    reverse = None
+
+
 def twin(name: str, tables: Sequence[Table] = (), revision: str | None = None) -> Twin:
     """A database with dbsync installed; blue is live."""
     made = Twin(name, tables)
@@ -133,6 +142,23 @@ def test_a_revision_that_renames_a_column_without_a_crossing_is_refused_and_chan
     assert "0003" in refused.value.message
     assert green.catalog().revision == "0001"
     assert (green.journal(), shapes(green)) == ([], set())
+
+
+def test_a_live_database_is_not_migrated_past_values_that_it_keeps_of_the_newer_shape() -> None:
+    blue, green = twin("blue", [OLD], "0001"), twin("green", [WIDE], "0002")
+    pairs = {"0002": Kept()}
+    with blue.writing(Role.ACTIVE, 1) as tx:
+        tx.keep("customer@0002", "another", [((1,), 2, 1)])
+        tx.keep("customer@0001", "vip", [((1,), 2, 1)])
+    go(blue, green, to="0002", pairs=pairs, dry_run=True)
+    with blue.writing(Role.ACTIVE, 1) as tx:
+        tx.keep("Customer@0002", "vip", [((1,), 2, 1)])
+    with pytest.raises(Refused) as refused:
+        go(blue, green, to="0002", pairs=pairs)
+    assert (refused.value.code, refused.value.next_command) == ("kept-values", "dbsync cutover")
+    assert "1 of Customer.vip" in refused.value.message
+    assert blue.catalog().revision == "0001"
+    assert go(blue, green, to="0002", pairs=pairs, allow=frozenset({"kept-values"})).to == "0002"
 
 
 def test_a_finding_that_is_allowed_is_reported_and_does_not_refuse() -> None:

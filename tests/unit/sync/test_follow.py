@@ -150,3 +150,28 @@ def test_pruning_keeps_what_the_checkpoint_a_receipt_or_a_running_verify_needs()
     assert prune(pump) == 0
     pump.drain()
     assert pair.same()
+
+
+def test_pruning_keeps_for_a_while_what_a_job_has_not_seen_yet() -> None:
+    pair = Pair()
+    pair.customers(5)
+    pump = pair.pump()
+    pump.ensure_snapshot()
+    with pair.blue.view() as view:
+        guard, here = view.guard(), view.position()
+    assert guard is not None
+    pair.put("Customer", id=1, name="not seen by the job")
+    pump.drain()
+    pair.put("Customer", id=2, name="neither")
+    pump.drain()
+    now = pair.clock.now()
+    ended = {"source": guard.identity, "position": here, "through": "Customer"}
+    for side, until, left in (
+        (pair.green, now - timedelta(days=6), 2),
+        (pair.green, now - timedelta(days=8), 0),
+    ):
+        if left == 0:
+            side.save("job", "other", {**ended, "source": "another", "until": now.isoformat()})
+        side.save("job", "job", {**ended, "until": until.isoformat()})
+        prune(pump)
+        assert _recorded(pair) == left
