@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import posixpath
 import re
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from dbsync import reading
 from dbsync.errors import ConfigError
+from dbsync.reading import duration, nearest, not_built
+
+__all__ = ["Config", "duration", "nearest", "parse"]
 
 T = TypeVar("T")
 
@@ -23,121 +26,14 @@ RESERVED_NAMES = ("active", "idle", "other", "options")
 """Words that commands or the file use for something else, so no environment may be called so."""
 
 _PLACEHOLDER = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)\s*")
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_LATER = "not built yet in this version"
 
 
-def duration(text: object, where: str = "the duration") -> float:
-    """A number and a unit (ms, s, m, h, d) as seconds. Raises ConfigError (`bad-duration`)."""
-    found = _DURATION.fullmatch(text) if isinstance(text, str) else None
-    if found is None:
-        raise ConfigError(
-            f"{where} is {text!r}, which is not a duration.",
-            code="bad-duration",
-            remedy='Write a number and one of ms, s, m, h, d, for example "200ms" or "5s".',
-        )
-    return float(found[1]) * _UNITS[found[2]]
-
-
-def nearest(word: str, known: Sequence[str]) -> str:
-    """A remedy that names the known word nearest to `word`, or all of them."""
-    close = difflib.get_close_matches(word.casefold(), [k.casefold() for k in known], 1, 0.6)
-    if close:
-        match = next(k for k in known if k.casefold() == close[0])
-        return f"Did you mean {match!r}?"
-    return f"Known: {', '.join(known)}." if known else "Remove it."
-
-
-# --- how one value is read ---------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a value stands in the file, and against which folder its paths are relative."""
-
-    name: str
-    folder: Path
-
-    def wrong(self, value: object, wanted: str) -> ConfigError:
-        """The error for a value that is not what is wanted here."""
-        return ConfigError(f"{self.name} is {value!r}, which is not {wanted}.", remedy=f"Give {wanted}.")
-
-
-Reader = Callable[[Any, Place], Any]
-
-
-def _text(value: Any, place: Place) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise place.wrong(value, "a text")
-    return value
-
-
-def _text_or_empty(value: Any, place: Place) -> str:
-    if not isinstance(value, str):
-        raise place.wrong(value, "a text")
-    return value
-
-
-def _texts(value: Any, place: Place) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
-        raise place.wrong(value, "a list of texts")
-    return tuple(value)
-
-
-def _text_or_texts(value: Any, place: Place) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) and value else _texts(value, place)
-
-
-def _urls(value: Any, place: Place) -> tuple[str, ...]:
-    urls = _text_or_texts(value, place)
-    for url in urls:
-        if not re.fullmatch(r"https?://[^/\s]+(/\S*)?", url):
-            raise place.wrong(url, "an http:// or https:// address")
-    return urls
-
-
-def _path(value: Any, place: Place) -> Path:
-    return place.folder / _text(value, place)
-
-
-def _seconds(value: Any, place: Place) -> float:
-    return duration(value, place.name)
-
-
-def _listen(value: Any, place: Place) -> str:
-    found = re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[^\s:/\[\]]+):(\d{1,5})", _text(value, place))
-    if found is None or int(found[2]) > 65535:
-        raise place.wrong(value, 'an address and a port, for example "127.0.0.1:0"')
-    return str(value)
-
-
-def _pairs(value: Any, place: Place) -> Mapping[str, str]:
-    if not isinstance(value, dict) or not all(isinstance(v, str) and v for v in value.values()):
-        raise place.wrong(value, "a table of texts")
-    return dict(value)
-
-
-def _one_of(*built: str, later: tuple[str, ...] = ()) -> Reader:
-    def read(value: Any, place: Place) -> str:
-        if isinstance(value, str) and value in built:
-            return value
-        if isinstance(value, str) and value in later:
-            raise not_built(f"{place.name} = {value!r}", f"Use {' or '.join(map(repr, built))}.")
-        raise ConfigError(f"{place.name} is {value!r}.", remedy=f"It is one of {', '.join(built)}.")
-
-    return read
-
-
-def not_built(what: str, remedy: str) -> ConfigError:
-    """The error for something that the contract names and this version does not have."""
-    return ConfigError(f"{what} is {_LATER}.", code="not-built", remedy=remedy)
-
-
-def _key(doc: str, read: Reader, default: Any = dataclasses.MISSING, shown: str = "") -> Any:
+def _key(doc: str, read: reading.Reader, default: Any = dataclasses.MISSING, shown: str = "") -> Any:
     meta = {"doc": doc, "read": read, "shown": shown}
     if default is dataclasses.MISSING:
         return field(metadata=meta)
+    if isinstance(default, dict):
+        return field(default_factory=dict, metadata=meta)
     return field(default=default, metadata=meta)
 
 
@@ -160,7 +56,7 @@ class Options:
     """What holds for both databases."""
 
     exclude: tuple[str, ...] = _key(
-        "tables neither synced nor verified (patterns with * and ?); said in `status`", _texts, (), "[]"
+        "tables neither synced nor verified (patterns with * and ?); said in `status`", reading.texts, (), "[]"
     )
 
 
@@ -168,21 +64,21 @@ class Options:
 class RouterSettings:
     """One router at the proxy. Without any a cutover moves the databases only, and says so."""
 
-    file: Path = _key("the dynamic configuration file that holds the router", _path)  # noqa: RUF009
-    router: str = _key("its name, under http.routers or tcp.routers", _text)
-    services: Mapping[str, str] = _key("for each database, the service of the application that uses it", _pairs)
-    api: tuple[str, ...] = _key("the API address of every replica of the proxy", _urls)
-    provider: str = _key("who routes", _one_of("traefik-file"), "traefik-file", "traefik-file")
-    kind: str = _key("http, or tcp (no hold)", _one_of("http", "tcp"), "http", "http")
+    file: Path = _key("the dynamic configuration file that holds the router", reading.path)  # noqa: RUF009
+    router: str = _key("its name, under http.routers or tcp.routers", reading.text)
+    services: Mapping[str, str] = _key("for each database, the service of the application that uses it", reading.pairs)
+    api: tuple[str, ...] = _key("the API address of every replica of the proxy", reading.urls)
+    provider: str = _key("who routes", reading.one_of("traefik-file"), "traefik-file", "traefik-file")
+    kind: str = _key("http, or tcp (no hold)", reading.one_of("http", "tcp"), "http", "http")
     probe: tuple[str, ...] = _key(
         "an address through the entry point of each replica, in the order of `api`; the hold is proven there",
-        _urls,
+        reading.urls,
         (),
         "[]",
     )
-    probe_host: str = _key("Host header of the probe", _text_or_empty, "", "")
+    probe_host: str = _key("Host header of the probe", reading.text_or_empty, "", "")
     ignore: tuple[str, ...] = _key(
-        "routers that lead to the active service and are left alone on purpose", _texts, (), "[]"
+        "routers that lead to the active service and are left alone on purpose", reading.texts, (), "[]"
     )
 
 
@@ -191,15 +87,28 @@ class MigrateSettings:
     """Where the revisions are."""
 
     path: Path = _key(  # noqa: RUF009
-        "an Alembic script location (versions/ inside); no env.py needed", _path, Path("migrations"), "migrations"
+        "an Alembic script location (versions/ inside); no env.py needed",
+        reading.path,
+        Path("migrations"),
+        "migrations",
     )
 
 
 @dataclass(frozen=True, slots=True)
 class EtlSettings:
-    """Where the crossings are."""
+    """Where the crossings and jobs are, and when the jobs run."""
 
-    path: Path = _key("the folder of the crossings, <revision>_<slug>.py", _path, Path("etl"), "etl")  # noqa: RUF009
+    path: Path = _key(  # noqa: RUF009
+        "the folder of the crossings, <revision>_<slug>.py, and of jobs/<name>.py", reading.path, Path("etl"), "etl"
+    )
+    timezone: str = _key("the time zone in which every schedule is read", reading.zone, "UTC", "UTC")
+    schedule: Mapping[str, str] = _key(
+        '[etl.schedule]: NAME = a cron expression, for `sync` or a job; it goes before the job\'s own, and "" switches'
+        " that off",
+        reading.schedules,
+        {},
+        "{}",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,57 +117,62 @@ class SyncSettings:
 
     capture: str = _key(
         "how changes are seen: auto or triggers",
-        _one_of("auto", "triggers", later=("change-tracking", "debezium")),
+        reading.one_of("auto", "triggers", later=("change-tracking", "debezium")),
         "auto",
         "auto",
     )
     transport: str = _key(
         "how they travel: direct (capture and apply in one process)",
-        _one_of("direct", later=("kafka",)),
+        reading.one_of("direct", later=("kafka",)),
         "direct",
         "direct",
     )
-    interval: float = _key("how long an idle follower waits between windows", _seconds, 0.2, "200ms")
+    interval: float = _key("how long an idle follower waits between windows", reading.seconds, 0.2, "200ms")
 
 
 @dataclass(frozen=True, slots=True)
 class VerifySettings:
     """How long evidence counts."""
 
-    receipt_max_age: float = _key("the oldest receipt that a cutover accepts", _seconds, 900.0, "15m")
+    receipt_max_age: float = _key("the oldest receipt that a cutover accepts", reading.seconds, 900.0, "15m")
 
 
 @dataclass(frozen=True, slots=True)
 class CutoverSettings:
     """The handover."""
 
-    max_lag: float = _key("a lag above this refuses a cutover", _seconds, 5.0, "5s")
+    max_lag: float = _key("a lag above this refuses a cutover", reading.seconds, 5.0, "5s")
     max_pause: float = _key(
         "the longest that writes may wait; then the cutover undoes itself (at most 25s with hold)",
-        _seconds,
+        reading.seconds,
         10.0,
         "10s",
     )
     hold: str = _key(
         "what a write meets meanwhile: hold (it waits), reject (503 and Retry-After) or off",
-        _one_of("hold", "reject", "off"),
+        reading.one_of("hold", "reject", "off"),
         "hold",
         "hold",
     )
-    gate: str = _key("where the gate listens while it holds", _listen, "127.0.0.1:0", "127.0.0.1:0")
+    gate: str = _key("where the gate listens while it holds", reading.listen, "127.0.0.1:0", "127.0.0.1:0")
     gate_url: str = _key(
-        "the gate as the proxy reaches it, where that differs; default: http:// and `gate`", _text_or_empty, "", ""
+        "the gate as the proxy reaches it, where that differs; default: http:// and `gate`",
+        reading.text_or_empty,
+        "",
+        "",
     )
     gate_entrypoint: str = _key(
         "a loopback entry point of the proxy's that survives a death of the gate's worker, used when it exists",
-        _text,
+        reading.text,
         "dbsync",
         "dbsync",
     )
     fence: str = _key(
-        "how the active database is closed: guard", _one_of("guard", later=("read-only",)), "guard", "guard"
+        "how the active database is closed: guard", reading.one_of("guard", later=("read-only",)), "guard", "guard"
     )
-    bake: float = _key("how long the cutover watches afterwards, following back, ready to go back", _seconds, 0.0, "0s")
+    bake: float = _key(
+        "how long the cutover watches afterwards, following back, ready to go back", reading.seconds, 0.0, "0s"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,8 +247,6 @@ SECTIONS: Mapping[str, type[Any]] = {
 LATER: Mapping[str, str] = {
     "kafka": "Remove the table; changes travel directly.",
     "databases.options.app_principals": "Remove it; it matters on servers with logins only.",
-    "etl.timezone": "Remove it; there are no scheduled jobs yet.",
-    "etl.schedule": "Remove it; run `dbsync sync --once` from a scheduler of your own.",
 }
 """What the contract names and this version does not have, each with what to do instead."""
 
@@ -420,10 +332,10 @@ def _section(cls: type[T], table: Any, where: str, folder: Path, path: Path) -> 
     _known(table, list(fields), where, path)
     values: dict[str, Any] = {}
     for name, one in fields.items():
-        place = Place(f"{where}.{name}", folder)
+        place = reading.Place(f"{where}.{name}", folder)
         if name in table:
             values[name] = one.metadata["read"](table[name], place)
-        elif one.default is dataclasses.MISSING:
+        elif one.default is dataclasses.MISSING and one.default_factory is dataclasses.MISSING:
             raise ConfigError(f"{place.name} is missing.", code="missing-key", remedy=f"Add {name} to [{where}].")
         elif isinstance(one.default, Path):
             values[name] = folder / one.default
@@ -464,7 +376,7 @@ def _environment(name: str, url: Any, raw: Any, folder: Path) -> Environment:
             code="bad-name",
             remedy=f"Use letters, digits, '_', '.' or '-', and none of {', '.join(RESERVED_NAMES)}.",
         )
-    place = Place(f"databases.{name}", folder)
+    place = reading.Place(f"databases.{name}", folder)
     # The URL as written, never as substituted, stands in every message: it may hold a password.
     if not isinstance(url, str) or "://" not in url:
         raise place.wrong(raw, 'a database URL, for example "sqlite:///blue.db"')

@@ -130,7 +130,7 @@ def test_every_command_line_shown_is_one_that_the_program_takes(page: Path) -> N
 
 
 def test_a_command_line_that_the_program_does_not_take_would_be_seen() -> None:
-    for line in ("cutover --force", "lint", "sync --one", "etl run nightly"):
+    for line in ("cutover --force", "lint", "sync --one", "etl walk nightly"):
         with pytest.raises(click.ClickException):
             parse(shlex.split(line))
 
@@ -165,7 +165,7 @@ def test_what_is_not_built_is_not_offered_and_is_named_in_the_readme() -> None:
     offered = {path[0] for path in commands(root)}
     assert offered.isdisjoint(PLANNED)
     after = (TOP / "README.md").read_text(encoding="utf-8").split("## What it does not do yet")[1]
-    for word in ("SQL Server", "Kafka", "Debezium", "Scheduled ETL", "linter", "metrics", "grants"):
+    for word in ("SQL Server", "Kafka", "Debezium", "linter", "metrics", "grants"):
         assert word in after
 
 

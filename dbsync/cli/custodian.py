@@ -71,6 +71,8 @@ class _Custodian:
 
     def announce(self) -> None:
         """Start the gate where there is one to keep, record where it is, and say that it is ready."""
+        # Read now what could be edited into pieces before it is needed.
+        _ = self.session.context.databases
         self.told = {"ready": True, "pid": os.getpid(), "start": start_of(os.getpid()), "owner": self.owner}
         gated = any(r.kind == "http" for r in self.config.routers) and self.config.cutover.hold != "off"
         if gated:

@@ -183,7 +183,7 @@ def _outcome(done: Handed, name: str, warnings: list[str] | None = None) -> Outc
         "held": done.held,
         "steps": done.steps,
         "route_confirmed": done.route_confirmed,
-        "losses": done.losses,
+        "losses": [loss.document() for loss in done.losses],
         "loses": done.loses,
         "dry_run": done.dry_run,
         "rehearsed": done.rehearsed,
@@ -201,7 +201,9 @@ def _write(paper: Paper, done: Handed, name: str) -> None:
         if done.predicted_pause_ms is not None:
             paper.line(f"Writes would wait about {seconds(done.predicted_pause_ms / 1000)}.")
         if done.losses:
-            paper.line(f"{done.losses} rows hold values that {done.to} cannot hold.")
+            paper.line("What a way back costs (values that the older shape does not give back):")
+            rows = [(f"{x.table}.{x.column}", f"{x.rows:,}", x.policy, x.why) for x in done.losses]
+            paper.table(("column", "rows", "policy", "why"), rows)
         for one in done.loses:
             paper.line(f"The way back cannot bring back {one['table']}.{one['column']}: {one['reason']}.")
         return

@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from dbsync.cli.demo_files import ORDERS, Folder, free_ports, traefik_binary
-from dbsync.cli.demo_processes import Processes, answers, object_of
+from dbsync.cli.demo_processes import LOOK, Processes, answers, object_of
 from dbsync.cli.render import Outcome, Paper, seconds
 from dbsync.cli.session import Session, verb
 from dbsync.errors import ConfigError, Unavailable
@@ -26,6 +26,9 @@ Told = Callable[[Found], str]
 
 LOAD_CODES = (0, 1)
 """It counted to the end: nothing failed, or something did."""
+
+LOAD_GRACE = 40.0
+"""How long in seconds the load may take to end: it waits for its last answers, for 30 s at the most."""
 
 
 @verb("demo", writes=True)
@@ -150,10 +153,10 @@ class Story:
 
     def close_the_shop(self) -> None:
         """The customers leave; then what was acknowledged is counted for the last time."""
-        code = self.processes.end("load")
+        code = self.processes.end("load", LOAD_GRACE)
         if code not in LOAD_CODES:
             # Then its last numbers are not its final ones, and no verdict may rest on them.
-            raise Unavailable(f"The load ended with {code}.", code="demo-died", changed=True)
+            raise Unavailable(f"The load ended with {code}.", code="demo-died", remedy=LOOK, changed=True)
         self.load = self.so_far()
         self.after_rollback = self.count("blue", "the rollback")
 

@@ -19,6 +19,7 @@ from dbsync.errors import DbsyncError, Interrupted, Unavailable
 
 COMMAND_SECONDS = 90.0
 PATIENCE = 0.05
+LOOK = "Run `dbsync demo --keep DIR`: the files and logs stay there."
 GRACE = 10.0
 """How long a process that was told to end may take, in seconds."""
 
@@ -53,12 +54,15 @@ class Processes:
                 start_new_session=True,
             )
 
-    def end(self, name: str) -> int | None:
-        """Tell a process to end, and see that it does. Gives its exit code, None when there is none of that name."""
+    def end(self, name: str, grace: float = GRACE) -> int | None:
+        """Tell a process to end, and see that it does within `grace` seconds, or kill it.
+
+        Gives its exit code, None when there is none of that name.
+        """
         process = self._running.get(name)
         if process is None:
             return None
-        code = _end(process, GRACE)
+        code = _end(process, grace)
         self._running.pop(name, None)
         return code
 
@@ -92,7 +96,9 @@ class Processes:
                     _end(process, GRACE * 3)
                     if self.stop():
                         raise Interrupted(changed=True)
-                    raise Unavailable(f"{name} did not end within {seconds:.0f} s.", code="demo-stuck", changed=True)
+                    raise Unavailable(
+                        f"{name} did not end within {seconds:.0f} s.", code="demo-stuck", remedy=LOOK, changed=True
+                    )
 
     def wait(self, what: str, condition: Callable[[], bool], seconds: float) -> None:
         """Wait until a condition holds. Raises Interrupted, Unavailable (`demo-stuck`), also when a process died."""
@@ -100,7 +106,9 @@ class Processes:
         while not condition():
             self.breathe()
             if time.monotonic() > deadline:
-                raise Unavailable(f"{what} did not come true within {seconds:.0f} s.", code="demo-stuck", changed=True)
+                raise Unavailable(
+                    f"{what} did not come true within {seconds:.0f} s.", code="demo-stuck", remedy=LOOK, changed=True
+                )
             time.sleep(PATIENCE)
 
     def pause(self, seconds: float) -> None:
@@ -117,7 +125,10 @@ class Processes:
         for name, process in self._running.items():
             if process.poll() is not None:
                 raise Unavailable(
-                    f"{name} ended with {process.returncode}: {self.last_words(name)}", code="demo-died", changed=True
+                    f"{name} ended with {process.returncode}: {self.last_words(name)}",
+                    code="demo-died",
+                    remedy=LOOK,
+                    changed=True,
                 )
 
     def last_words(self, name: str) -> str:
@@ -155,6 +166,7 @@ def object_of(command: str, code: int, out: str, last_words: str = "") -> dict[s
         raise Unavailable(
             f"`{command}` ended with {code} and gave no object: {last_words or out[:200]}",
             code="demo-command-failed",
+            remedy=LOOK,
             changed=True,
         ) from None
     if code == 0:
@@ -165,7 +177,7 @@ def object_of(command: str, code: int, out: str, last_words: str = "") -> dict[s
     raise kind(
         f"`{command}`: {told['message']}{' ' + blockers if blockers else ''}",
         code=told["code"],
-        remedy=told.get("remedy") or "Run `dbsync demo --keep DIR`: the files and logs stay there.",
+        remedy=told.get("remedy") or LOOK,
         changed=True,
     )
 

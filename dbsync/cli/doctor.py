@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable
+from typing import TYPE_CHECKING
 
+from dbsync.cli.etl_standing import checks as checks_of_schedule
 from dbsync.cli.places import NETWORK, file_system
 from dbsync.cli.render import Outcome, Paper
 from dbsync.cli.session import Session, verb
@@ -11,6 +13,9 @@ from dbsync.cli.wiring import Context, Seen
 from dbsync.cutover.state import Ownership
 from dbsync.errors import DbsyncError, Unavailable
 from dbsync.model import Check, Severity
+
+if TYPE_CHECKING:
+    from dbsync.etl.run import Lens
 
 MARKS = {Severity.OK: "✓", Severity.WARNING: "!", Severity.ERROR: "✗", Severity.BLOCKER: "✗"}
 
@@ -181,6 +186,7 @@ def _pair(context: Context, active: str, idle: str) -> Iterable[Check]:
         return
     yield from _try(lambda: _lens(context, active))
     yield from _try(lambda: _following(context, active, idle))
+    yield from _try(lambda: checks_of_schedule(context, idle))
 
 
 def _revisions(context: Context, active: str, idle: str) -> Iterable[Check]:
@@ -210,6 +216,26 @@ def _lens(context: Context, active: str) -> Iterable[Check]:
     apart = f"{len(lens.path)} revision{'s' * (len(lens.path) > 1)} apart"
     how = apart if lens.path else "of one shape"
     yield Check("lens", Severity.OK, f"{lens.older} and {lens.newer} are {how}; rows cross both ways")
+    yield from scanning(context, lens)
+
+
+def scanning(context: Context, lens: Lens) -> Iterable[Check]:
+    """A warning for each table whose query reads whole tables for a single changed key."""
+    from dbsync.etl.explain import QUERY_REMEDY, SCAN_REMEDY, questions
+
+    for composition, source in ((lens.forward, lens.older), (lens.reverse, lens.newer)):
+        database = context.database(source)
+        for table, plan in composition.tables.items():
+            found = [] if plan.by_name else [(database.plan(plan.relation).scans, SCAN_REMEDY)]
+            found += [(database.asked(one.sql, one.takes).scans, QUERY_REMEDY) for _, one in questions(plan)]
+            for scans, remedy in found:
+                if scans:
+                    yield Check(
+                        "crossing-scans",
+                        Severity.WARNING,
+                        f"{composition.direction}, one changed key of table {table} reads all of {', '.join(scans)}",
+                        f"dbsync etl explain {table}{' --reverse' * (source == lens.newer)}; {remedy}",
+                    )
 
 
 def _following(context: Context, active: str, idle: str) -> Iterable[Check]:

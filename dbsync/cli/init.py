@@ -146,7 +146,10 @@ def recorded(
         return _settled(ownership(first, second)), first.epoch
     known = present[0]
     if known.live not in context.names:
-        raise OwnershipAmbiguous(f"{known.name} says that {known.live!r} is live, and no database is called so.")
+        raise OwnershipAmbiguous(
+            f"{known.name} says that {known.live!r} is live, and no database is called so.",
+            remedy="Give [databases] in dbsync.toml the names that the databases were initialised with.",
+        )
     if known.live == missing[0] and known.epoch > 1 and missing[0] not in replaced:
         # Its guard is what decides; a database without it is not the one that was handed over to.
         raise PositionLost(

@@ -67,7 +67,7 @@ def config_page() -> str:
 
 
 def _key_line(one: dataclasses.Field[Any]) -> str:
-    required = one.default is dataclasses.MISSING
+    required = one.default is dataclasses.MISSING and one.default_factory is dataclasses.MISSING
     shown = one.metadata["shown"]
     default = "required" if required else f"`{shown}`" if shown else "empty"
     return f"| `{one.name}` | {default} | {one.metadata['doc'].replace('|', chr(92) + '|')} |"

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from dbsync.cli.etl_standing import Scheduled, scheduled
 from dbsync.cli.wiring import Context
 from dbsync.cutover.state import Ownership
 from dbsync.errors import Blocker, DbsyncError, Interrupted
@@ -33,11 +34,15 @@ class Standing:
     receipt: dict[str, Any] | None = None
     route: str | None = None
     follower: str = "unknown"
+    scheduler: str = "unknown"
+    schedule: Scheduled = field(default_factory=Scheduled)
     blockers: list[Blocker] = field(default_factory=list)
     unreachable: list[str] = field(default_factory=list)
     excluded: tuple[str, ...] = ()
     warnings: list[str] = field(default_factory=list)
     next: str | None = None
+    arrived: bool = False
+    """Whether the idle side is the one that was left: a handover from here would go back."""
 
     @property
     def ready(self) -> bool:
@@ -57,6 +62,8 @@ class Standing:
             "receipt": self.receipt,
             "route": self.route,
             "follower": self.follower,
+            "scheduler": self.scheduler,
+            "schedule": self.schedule.jobs,
             "ready": self.ready,
             "blockers": [{"code": b.code, "found": b.found, "remedy": b.remedy} for b in self.blockers],
             "excluded": list(self.excluded),
@@ -79,6 +86,7 @@ def look(context: Context) -> Standing:
     found.revisions = {name: _revision(context, name) if name in reachable else None for name in context.names}
     found.excluded = tuple(sorted({t for name in reachable for t in context.database(name).excluded()}))
     _follow(context, roles, reachable, found)
+    _schedule(context, roles, reachable, found)
     routed = _route(context, roles, found)
     if not seen.unreachable:
         found.blockers += judge(context, roles)
@@ -108,14 +116,27 @@ def _follow(context: Context, roles: Ownership, reachable: list[str], found: Sta
     found.follower = follower_of(beat, now)
     if receipt is not None:
         found.receipt = receipt_of(receipt, now)
+        found.arrived = bool(receipt.get("derived")) or goes_back(receipt)
     active = roles.active
     if active in reachable and active is not None:
         with context.database(active).view() as view:
             found.lag = measure(view, checkpoint)
 
 
+def _schedule(context: Context, roles: Ownership, reachable: list[str], found: Standing) -> None:
+    """Fill in what is scheduled; the scheduler's heartbeat lies in the idle side."""
+    idle, now = roles.idle or roles.new, context.clock.now()
+    found.schedule = scheduled(context, reachable, idle, now)
+    if found.schedule.warning:
+        found.warnings.append(found.schedule.warning)
+    if found.schedule.late:
+        found.warnings.append("schedule-late")
+    if idle in reachable:
+        found.scheduler = follower_of(found.schedule.beat, now)
+
+
 def follower_of(beat: dict[str, Any] | None, now: datetime) -> str:
-    """What a heartbeat says of the follower: `running` or `stopped`."""
+    """What a heartbeat says of the follower, or the scheduler: `running` or `stopped`."""
     at = moment((beat or {}).get("at"))
     if beat is None or at is None:
         return "stopped"
@@ -148,6 +169,12 @@ def receipt_of(document: dict[str, Any], now: datetime) -> dict[str, Any]:
         "position": document.get("position"),
         "tables": document.get("tables", []),
     }
+
+
+def goes_back(receipt: dict[str, Any]) -> bool:
+    """Whether a receipt speaks of a handover to the older shape."""
+    revisions = receipt.get("revisions") or {}
+    return len(set(revisions.values())) > 1 and receipt.get("idle") == receipt.get("older")
 
 
 def moment(text: object) -> datetime | None:
@@ -197,15 +224,17 @@ def proves(blockers: list[Blocker]) -> bool:
     return not any(one.code in AGAINST_RECEIPT or one.code.startswith("receipt-") for one in blockers)
 
 
-def _next(found: Standing) -> str:
+def _next(found: Standing) -> str | None:
     if found.unreachable:
         return "dbsync doctor"
     codes = [one.code for one in found.blockers]
+    # Where the windows are applied by schedule nobody needs to start a follower.
+    sync = "dbsync sync --once" if found.schedule.syncs else "dbsync sync"
     for code, command in (
         ("cutover-running", "dbsync cutover --resume"),
-        ("lag-unknown", "dbsync sync"),
-        ("lag-too-high", "dbsync sync"),
-        ("table-stale", "dbsync sync"),
+        ("lag-unknown", sync),
+        ("lag-too-high", sync),
+        ("table-stale", sync),
         ("schema-missing", "dbsync migrate --target idle"),
     ):
         if code in codes:
@@ -214,4 +243,8 @@ def _next(found: Standing) -> str:
         return "dbsync init"
     if any(code in AGAINST_RECEIPT or code.startswith("receipt-") for code in codes):
         return "dbsync verify"
-    return "dbsync doctor" if codes else "dbsync cutover"
+    if codes:
+        return "dbsync doctor"
+    if not found.arrived:
+        return "dbsync cutover"
+    return None if found.follower == "running" or found.schedule.syncs else "dbsync sync"

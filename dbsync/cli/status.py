@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from dbsync.cli.etl_standing import told as told_schedule
 from dbsync.cli.render import Outcome, Paper, seconds, told
 from dbsync.cli.session import Session, verb
 from dbsync.cli.standing import Standing, look
@@ -47,7 +48,9 @@ def _write(paper: Paper, found: Standing) -> None:
         ("phase", f"{found.phase} (epoch {found.epoch})"),
         *((f"revision of {name}", revision or "none") for name, revision in found.revisions.items()),
         ("lag", lag),
-        ("follower", found.follower),
+        ("follower", "by schedule" if found.schedule.syncs and found.follower != "running" else found.follower),
+        *((f"schedule of {name}", told_schedule(one)) for name, one in found.schedule.jobs.items()),
+        *((("scheduler", found.scheduler),) if found.schedule.jobs else ()),
         ("receipt", evidence),
         ("route", found.route or "–"),
         ("ready", "yes" if found.ready else "no"),

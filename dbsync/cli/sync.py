@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import click
@@ -10,7 +11,7 @@ from dbsync.cli.options import tables_option
 from dbsync.cli.render import Outcome, Paper, seconds
 from dbsync.cli.session import Session, verb
 from dbsync.cli.wiring import Context
-from dbsync.errors import Interrupted
+from dbsync.errors import Interrupted, Refused, Unavailable
 
 if TYPE_CHECKING:
     from dbsync.sync.run import Pump, Synced
@@ -42,7 +43,22 @@ def _once(context: Context, snapshot: bool, tables: tuple[str, ...] | None) -> S
     copied = pump.ensure_snapshot(tables, force=snapshot) if snapshot or tables else None
     synced = pump.drain()
     synced.copied(copied)
+    # The work is done; what cannot be tidied now is tidied by the next one.
+    with contextlib.suppress(Refused, Unavailable):
+        tidy(pump, None)
     return synced
+
+
+def tidy(pump: Pump, seconds: float | None = 1.0) -> None:
+    """Forget the changes that nobody needs, and carry a handover's receipt on, so that more may be forgotten next time.
+
+    In this order: whoever has just read the receipt still finds the changes since. Takes about so many seconds at most.
+    """
+    from dbsync.sync.run import prune
+    from dbsync.verify.refresh import refresh
+
+    prune(pump)
+    refresh(pump, seconds)
 
 
 def _until_stopped(session: Session, snapshot: bool, tables: tuple[str, ...] | None) -> Synced:
@@ -61,7 +77,7 @@ def _until_stopped(session: Session, snapshot: bool, tables: tuple[str, ...] | N
             return _stopped(pump)
     watch = _Watch(session)
     interval = context.config.sync.interval
-    synced = follow(watch.open_pair, context.clock, interval, session.stop, watch.beat, session.report)
+    synced = follow(watch.open_pair, context.clock, interval, session.stop, watch.beat, session.report, tidy)
     synced.copied(copied)
     return synced
 

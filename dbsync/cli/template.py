@@ -26,7 +26,11 @@ green = "sqlite:///green.db"
 path = "migrations"                # an Alembic script location
 
 [etl]
-path = "etl"                       # the crossings: <revision>_<slug>.py
+path = "etl"                       # the crossings: <revision>_<slug>.py; jobs: jobs/<name>.py
+# timezone = "UTC"                 # in which every schedule is read
+
+# [etl.schedule]                   # `dbsync etl schedule` runs what is due
+# sync = "*/5 * * * *"             # instead of a follower that runs all the time
 
 [sync]
 interval = "200ms"                 # how long an idle follower waits between windows

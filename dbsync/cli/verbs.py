@@ -24,7 +24,7 @@ VERBS: dict[str, VerbEntry] = {
     "cutover": VerbEntry("dbsync.cli.cutover", "cutover", "Make the idle database the active one."),
     "rollback": VerbEntry("dbsync.cli.cutover", "rollback", "Go back by the same road."),
     "route": VerbEntry("dbsync.cli.route", "route", "Show where requests go."),
-    "etl": VerbEntry("dbsync.cli.etl", "etl", "List the crossings."),
+    "etl": VerbEntry("dbsync.cli.etl", "etl", "Crossings and jobs: list, run, schedule, history."),
     "history": VerbEntry("dbsync.cli.history", "history", "Tell what has happened."),
     "demo": VerbEntry("dbsync.cli.demo", "demo", "Run the whole story on this machine."),
     "custodian": VerbEntry("dbsync.cli.custodian", "custodian", "Finish or undo a handover whose owner died.", True),

@@ -58,6 +58,7 @@ def describe(one: TableResult) -> dict[str, Any]:
         "extra": one.extra,
         "different": one.different,
         "lossy": one.lossy,
+        "losses": dict(one.losses),
         "keys": [{"key": list(m.key), "kind": m.kind.value} for m in one.keys[:SHOWN_KEYS]],
     }
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import glob
 import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +17,13 @@ from dbsync.config import Config, nearest
 from dbsync.cutover.state import Case, Ownership, ownership
 from dbsync.errors import ConfigError, DbsyncError, OwnershipAmbiguous, Refused, Unavailable
 from dbsync.model import Guard, Report, quiet
-from dbsync.ports import Database, Gate, Migrator, Router
+from dbsync.ports import Database, Gate, Migrator, Router, Sketch
 
 if TYPE_CHECKING:
+    from dbsync.adapters.crossings import Faulty
     from dbsync.cutover.world import World
     from dbsync.etl.crossing import Pair
+    from dbsync.etl.job import Job
     from dbsync.etl.run import Lens
     from dbsync.sync.run import Pump
 
@@ -68,10 +71,13 @@ class Context:
 
             environment = self.config.environment(name)
             self._refuse_one_file()
-            self._databases[name] = SqliteDatabase(
-                environment.name, environment.url, self.config.options.exclude, environment.shown
-            )
+            self._databases[name] = SqliteDatabase(environment.name, environment.url, self._left_out, environment.shown)
         return self._databases[name]
+
+    @property
+    def _left_out(self) -> tuple[str, ...]:
+        # What a job writes is its own: neither synced nor verified, in either database.
+        return (*self.config.options.exclude, *(glob.escape(job.into) for job in self.jobs.values()))
 
     @property
     def databases(self) -> dict[str, Database]:
@@ -208,9 +214,41 @@ class Context:
     def pairs(self) -> Mapping[str, Pair]:
         """The crossings by revision; empty where there is no folder. Raises ConfigError (`broken-crossing`)."""
         from dbsync.adapters.crossings import load_crossings
+        from dbsync.etl.job import refuse_crossed
 
         folder = self.config.etl.path
-        return load_crossings(folder, self.migrator.chain()) if folder.is_dir() else {}
+        pairs = load_crossings(folder, self.migrator.chain()) if folder.is_dir() else {}
+        refuse_crossed(self.jobs, pairs)
+        return pairs
+
+    @functools.cached_property
+    def jobs(self) -> Mapping[str, Job]:
+        """The jobs of this installation by name, sorted; empty without any. Raises ConfigError (`broken-job`)."""
+        from dbsync.adapters.job_files import load_jobs
+        from dbsync.etl.job import refuse_shared
+
+        jobs = load_jobs(self.config.etl.path / "jobs")
+        refuse_shared(jobs)
+        return jobs
+
+    def crossing_files(self) -> tuple[Mapping[str, Pair], Sequence[Faulty]]:
+        """As `pairs`, read anew; what is wrong with a file is given beside them instead of being raised."""
+        from dbsync.adapters.crossings import load_each
+
+        return load_each(self.config.etl.path, self.migrator.chain())
+
+    def revision_of(self, path: Path) -> str | None:
+        """The revision whose crossing a file of that name is, or None."""
+        from dbsync.adapters.crossings import revision_of
+
+        return revision_of(path, self.migrator.chain())
+
+    @functools.cached_property
+    def sketch(self) -> Sketch:
+        """Where revisions run and queries are compiled without any of the databases."""
+        from dbsync.adapters.sqlite.sketch import SqliteSketch
+
+        return SqliteSketch(self._left_out)
 
     def lens(self, active: str) -> Lens:
         """Both ways between the two databases as they stand now. Raises as `etl.run.make_lens`."""

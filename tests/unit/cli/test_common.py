@@ -61,7 +61,7 @@ def test_options_are_taken_before_and_after_the_name(line: str, capsys: pytest.C
         "status too much --json",
         "route --json",
         "route weight blue=5 --json",
-        "etl run x --json",
+        "etl walk x --json",
         "lint --json",
         "serve --json",
         "grants --json",

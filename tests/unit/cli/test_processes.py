@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from tests import standby
+
 PROGRAM = [sys.executable, "-m", "dbsync"]
 TEXT = '[databases]\nblue = "sqlite:///blue.db"\ngreen = "sqlite:///green.db"\n'
 TABLE = "CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT)"
@@ -31,17 +33,18 @@ def folder(tmp_path: Path) -> Path:
 
 
 def ran(folder: Path, line: str, **environ: str) -> tuple[int, dict[str, Any], str]:
-    done = subprocess.run(
-        [*PROGRAM, *line.split(), "--json"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        env=os.environ | environ,
-        check=False,
-    )
-    assert "Traceback" not in done.stderr
-    return done.returncode, json.loads(done.stdout), done.stderr
+    process = started(folder, *line.split(), **environ)
+    try:
+        out, told = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert "Traceback" not in told
+    return process.wait(), json.loads(out), told
+
+
+def started(folder: Path, *words: str, **environ: str) -> standby.Process:
+    pipe = standby.PIPE
+    return standby.start([*PROGRAM, *words, "--json"], folder, stdout=pipe, stderr=pipe, env=os.environ | environ)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -49,11 +52,11 @@ def test_a_follower_that_is_stopped_prints_its_object_and_exits_0(
     folder: Path, number: signal.Signals, eventually: Callable[..., None]
 ) -> None:
     assert ran(folder, "init --active blue")[0] == 0
-    follower = subprocess.Popen([*PROGRAM, "sync", "--json"], cwd=folder, stdout=subprocess.PIPE, text=True)
+    follower = started(folder, "sync")
     try:
-        eventually(lambda: ran(folder, "status")[1]["follower"] == "running", 15)
+        eventually(lambda: ran(folder, "status")[1]["follower"] == "running", 30)
         follower.send_signal(number)
-        out, _ = follower.communicate(timeout=10)
+        out, _ = follower.communicate(timeout=20)
     finally:
         follower.kill()
         follower.wait()
@@ -65,12 +68,12 @@ def test_a_follower_that_is_stopped_prints_its_object_and_exits_0(
 
 def test_watch_prints_one_object_a_line_and_ends_with_success(folder: Path) -> None:
     assert ran(folder, "init --active blue")[0] == 0
-    watcher = subprocess.Popen([*PROGRAM, "status", "--watch", "--json"], cwd=folder, stdout=subprocess.PIPE, text=True)
+    watcher = started(folder, "status", "--watch")
     assert watcher.stdout is not None
     try:
         first = watcher.stdout.readline()
         watcher.send_signal(signal.SIGTERM)
-        rest, _ = watcher.communicate(timeout=10)
+        rest, _ = watcher.communicate(timeout=20)
     finally:
         watcher.kill()
         watcher.wait()
