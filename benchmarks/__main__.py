@@ -1,14 +1,22 @@
-"""python -m benchmarks [rows|memory|pauses|sizes] …: run all of them, or those that are named."""
+"""python -m benchmarks [rows|memory|crossings|windows|pauses|sizes] …: run all of them, or those that are named."""
 
 from __future__ import annotations
 
 import platform
 import sys
+from collections.abc import Callable
 
-from benchmarks import pauses, rows
+from benchmarks import crossings, pauses, rows
 from benchmarks.figures import Figure, told
 
-RUNS = {"rows": rows.ratios, "memory": rows.memory, "pauses": pauses.default_throttle, "sizes": pauses.sizes}
+RUNS: dict[str, Callable[[], list[Figure]]] = {
+    "rows": rows.ratios,
+    "memory": rows.memory,
+    "crossings": crossings.snapshots,
+    "windows": crossings.windows,
+    "pauses": pauses.default_throttle,
+    "sizes": pauses.sizes,
+}
 
 
 def main(names: list[str]) -> int:
