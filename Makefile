@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-WORKERS ?= 2
+# More than cores: many tests wait for a process, a proxy or a deadline.
+WORKERS ?= 3
 
 .PHONY: demo test lint unit mutants bench docs clean
 .DEFAULT_GOAL := help
@@ -33,7 +34,7 @@ lint: $(READY)
 	$(BIN)/lint-imports
 
 test: lint
-	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 unit: $(READY)
 	$(BIN)/python -m pytest -q tests/unit

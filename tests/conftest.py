@@ -17,6 +17,26 @@ SERVICE = re.compile(r"^(?:Skipped: )?service missing: (?P<name>[^\n(]+)")
 """A test that needs an outside service skips with this text, so that the summary can count it by name."""
 
 
+LONGEST = (
+    "test_killed.py",
+    "test_stopped.py",
+    "test_killed_others.py",
+    "test_demo.py",
+    "test_route.py",
+    "test_protocol_owner.py",
+    "test_processes.py",
+    "test_protocol_evidence.py",
+    "test_verify_in_use.py",
+    "test_protocol_traffic.py",
+    "test_chinook_story.py",
+    "test_jobs_killed.py",
+    "test_schedulers.py",
+    "test_architecture.py",
+    "test_refresh.py",
+)
+"""Files that take more than a few seconds, the longest first."""
+
+
 @pytest.fixture(scope="session")
 def eventually() -> Eventually:
     """`eventually(condition, seconds)`: poll until the condition holds; fails when it does not in time."""
@@ -34,8 +54,11 @@ def eventually() -> Eventually:
 
 
 def children() -> dict[int, str]:
-    """Child processes of this one that are still there, zombies left out (empty where there is no /proc)."""
-    found: dict[int, str] = {}
+    """Processes of this one's that are still there, zombies left out (empty where there is no /proc).
+
+    What was forked from the process that stands by (tests/standby.py) counts as this one's; that process itself stays.
+    """
+    found: list[tuple[int, int, str]] = []
     for entry in Path("/proc").glob("[0-9]*/stat"):
         try:
             text = entry.read_text()
@@ -43,10 +66,19 @@ def children() -> dict[int, str]:
         except OSError:
             continue
         state, parent = text.rpartition(")")[2].split()[:2]
-        ours = "multiprocessing.resource_tracker" in command  # Python's own, lives as long as this process
-        if int(parent) == os.getpid() and state != "Z" and not ours:
-            found[int(entry.parent.name)] = command
-    return found
+        if state != "Z":
+            found.append((int(entry.parent.name), int(parent), command))
+    mine = [(pid, command) for pid, parent, command in found if parent == os.getpid()]
+    standing = {pid for pid, command in mine if "tests.standby" in command}
+    mine += [(pid, command) for pid, parent, command in found if parent in standing]
+    # The tracker is Python's own, and lives as long as this process.
+    return {pid: c for pid, c in mine if pid not in standing and "multiprocessing.resource_tracker" not in c}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the longest files begin, so that the workers end together (a file stays with its worker)."""
+    place = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(place)))
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.purity import offences
+from tests.purity import helpless, offences
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "dbsync"
@@ -72,6 +72,12 @@ def test_the_linter_fails_when_an_arrow_is_broken(copy: Path, module: str, line:
     assert code != 0
     broken = [text for text in told.splitlines() if text.endswith("BROKEN")]
     assert any(contract in text for text in broken), told
+
+
+def test_every_error_says_what_to_do_next(copy: Path) -> None:
+    assert helpless(PACKAGE) == []
+    add(copy, "sync/run.py", "def give_up() -> None:\n    raise Refused('no', code='no')")
+    assert [one.partition(":")[0] for one in helpless(copy / "dbsync")] == ["sync/run.py"]
 
 
 def test_rooms_are_pure() -> None:

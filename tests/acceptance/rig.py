@@ -17,8 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests import standby
 from tests.acceptance.served import write
 from tests.contract.traefik_rig import Traefik, traefik, wait_for
+from tests.standby import Process
 
 HERE = Path(__file__).parent
 MAX_PAUSE = 2.0
@@ -125,9 +127,10 @@ class World:
 
     folder: Path
     proxy: Traefik
-    traffic: subprocess.Popen[str] | None = None
-    processes: list[subprocess.Popen[Any]] = field(default_factory=list)
+    traffic: Process | None = None
+    processes: list[Process] = field(default_factory=list)
     tally: dict[str, dict[str, int]] = field(default_factory=dict)
+    ledgers: dict[str, tuple[int, list[dict[str, Any]]]] = field(default_factory=dict)
 
     # --- what runs -----------------------------------------------------------------------------
 
@@ -149,10 +152,14 @@ class World:
         return [sys.executable, "-m", "dbsync"]
 
     def dbsync(self, *words: str, timeout: float = 60.0) -> Answer:
-        """Run the real program to its end."""
+        """Run the real program to its end, in a process of its own."""
         line = [*self.program(), *self.words(*words)]
-        done = subprocess.run(line, capture_output=True, text=True, timeout=timeout, check=False, cwd=self.folder)
-        return _answer(done.returncode, done.stdout, done.stderr)
+        process = standby.start(line, self.folder, stdout=standby.PIPE, stderr=standby.PIPE)
+        try:
+            out, told = process.communicate(timeout=timeout)
+        finally:
+            process.kill()
+        return _answer(process.wait(), out, told)
 
     def here(self, *words: str) -> Answer:
         """Run the command line in this process: what must be asked often."""
@@ -169,28 +176,26 @@ class World:
         assert done.code == 0, (words, done)
         return done.data
 
-    def start(self, line: list[str], name: str, **options: Any) -> subprocess.Popen[Any]:
+    def start(self, line: list[str], name: str, stdout: int = standby.PIPE) -> Process:
         """A process of its own group, ended with the world."""
         with (self.folder / f"{name}.log").open("ab") as log:
-            made = subprocess.Popen(
-                line, stderr=log, stdin=subprocess.PIPE, start_new_session=True, cwd=self.folder, **options
-            )
+            made = standby.start(line, self.folder, stdin=standby.PIPE, stdout=stdout, stderr=log, session=True)
         self.processes.append(made)
         return made
 
-    def follower(self) -> subprocess.Popen[Any]:
+    def follower(self) -> Process:
         """`dbsync sync`, until it is ended."""
         line = [*self.program(), *self.words("sync")]
-        return self.start(line, "follower", stdout=subprocess.DEVNULL)
+        return self.start(line, "follower", stdout=standby.DEVNULL)
 
-    def driven(self, strike: Mapping[str, Any], *words: str) -> subprocess.Popen[Any]:
+    def driven(self, strike: Mapping[str, Any], *words: str) -> Process:
         """The program under tests/acceptance/driver.py."""
         (self.folder / "struck").unlink(missing_ok=True)
         told = {**strike, "told": str(self.folder / "struck")}
         line = [sys.executable, str(HERE / "driver.py"), json.dumps(told), "--", *self.words(*words)]
-        return self.start(line, "coordinator", stdout=subprocess.PIPE, text=True)
+        return self.start(line, "coordinator")
 
-    def struck(self, process: subprocess.Popen[Any], seconds: float = 40.0) -> float:
+    def struck(self, process: Process, seconds: float = 40.0) -> float:
         """The moment at which the driver struck. Fails when the program ended without."""
         mark = self.folder / "struck"
         wait_for(lambda: mark.exists() or process.poll() is not None, seconds, "it never came to the point")
@@ -199,7 +204,7 @@ class World:
             raise AssertionError(f"it ended with {process.returncode} before the point: {out}{self.log('coordinator')}")
         return float(mark.read_text())
 
-    def end(self, process: subprocess.Popen[Any]) -> None:
+    def end(self, process: Process) -> None:
         """Kill its whole group (nothing to do when it is gone) and reap it."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -258,10 +263,17 @@ class World:
         return None if state in "ZX" else pid
 
     def lines(self, name: str) -> list[dict[str, Any]]:
-        """One of the ledgers of traffic.py, as far as it is written."""
+        """One of the ledgers of traffic.py, as far as it is written. It only ever grows: what was read is kept."""
         place = self.folder / name
-        text = place.read_text() if place.exists() else ""
-        return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+        offset, known = self.ledgers.setdefault(name, (0, []))
+        if place.exists():
+            with place.open("rb") as ledger:
+                ledger.seek(offset)
+                whole = ledger.read().rpartition(b"\n")[0]
+            if whole:
+                known += map(json.loads, whole.splitlines())
+                self.ledgers[name] = offset + len(whole) + 1, known
+        return known
 
     def completed(self) -> bool:
         """Whether the handover that made the live side live has been recorded as complete, if there was one."""
@@ -375,7 +387,7 @@ def _put(place: Path, text: str) -> None:
 
 def _serve(made: World) -> None:
     line = [sys.executable, str(HERE / "served.py"), str(made.path("blue")), str(made.path("green"))]
-    served = made.start(line, "served", stdout=subprocess.PIPE, text=True)
+    served = made.start(line, "served")
     assert served.stdout is not None
     blue, green = json.loads(served.stdout.readline())
     made.proxy.put(
@@ -396,7 +408,7 @@ def begin_traffic(made: World) -> None:
     """Customers and the intruder."""
     sides = [str(made.path(side)) for side in ("blue", "green")]
     line = [sys.executable, str(HERE / "traffic.py"), made.proxy.web, *sides, str(made.folder)]
-    made.traffic = made.start(line, "traffic", stdout=subprocess.PIPE, text=True)
+    made.traffic = made.start(line, "traffic")
     wait_for(lambda: made.lines("acknowledged") and made.lines("direct"), 15, "no traffic")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from dbsync.adapters.sqlite import SqliteDatabase
 from tests.acceptance.shelf import Shelf
 
 SHAPE = """
@@ -413,6 +415,51 @@ def test_a_difference_is_exit_4_with_the_usual_object(shelf: Shelf) -> None:
     assert shelf.dbsync("verify")["equal"] is True
 
 
+# --- two at once -----------------------------------------------------------------------------------------
+
+
+def test_a_cutover_waits_for_one_that_only_looks_whether_a_handover_was_left_behind(shelf: Shelf) -> None:
+    shelf.dbsync("sync --once")
+    shelf.dbsync("verify")
+    looking, seen = SqliteDatabase("green", f"sqlite:///{shelf.folder / 'green.db'}"), threading.Event()
+
+    def look() -> None:
+        with looking.lock("cutover", 0.0):
+            seen.set()
+            done.wait(0.3)
+
+    done, other = threading.Event(), threading.Thread(target=look)
+    other.start()
+    assert seen.wait(5)
+    try:
+        assert shelf.dbsync("cutover")["to"] == "green"
+        shelf.dbsync("rollback")
+    finally:
+        done.set()
+        other.join()
+        looking.dispose()
+
+
+def test_a_cutover_that_another_one_has_overtaken_does_not_go_back(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf.dbsync("sync --once")
+    shelf.dbsync("verify")
+    plain, overtaken = SqliteDatabase.lock, []
+
+    def lock(self: SqliteDatabase, name: str, wait: float) -> Any:
+        if name == "cutover" and not overtaken:
+            overtaken.append(name)
+            shelf.dbsync("cutover")
+        return plain(self, name, wait)
+
+    monkeypatch.setattr(SqliteDatabase, "lock", lock)
+    assert shelf.error("cutover")["code"] == "cutover-running"
+    monkeypatch.undo()
+    assert overtaken and shelf.dbsync("status")["active"] == "green"
+    shelf.dbsync("rollback")
+
+
 # --- what each command promises to say ----------------------------------------------------------------
 
 
@@ -456,7 +503,9 @@ def test_every_object_has_what_the_contract_promises(tmp_path: Path, capsys: pyt
             assert found["held"].keys() == {"requests", "longest_ms"}
             assert all(step.keys() == {"name", "ms"} for step in found["steps"])
         if line == "etl list":
-            assert [one.keys() for one in found["crossings"]] == [{"revision", "direction", "tables", "loses"}] * 2
+            assert [one.keys() for one in found["crossings"]] == [
+                {"revision", "direction", "tables", "loses", "losing"}
+            ] * 2
         if line == "init":
             assert found["created"] == []
     told = fresh.dbsync("status")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
+import subprocess
 import time
 from collections.abc import Iterator
 
@@ -71,7 +73,9 @@ def test_a_follower_takes_away_the_hold_that_nobody_is_left_to_end(
     process = there.driven(strike, verb(there), "--yes")
     there.struck(process)
     there.end(process)
-    assert there.holds() != [] and there.custodian() is None
+    # On a busy machine a process that has been killed takes its time to die.
+    wait_for(lambda: there.custodian() is None, 10, "the custodian lives")
+    assert there.holds() != []
     follower = there.follower()
     try:
         wait_for(lambda: there.holds() == [], 20, f"the hold stays: {there.log('follower')}")
@@ -100,12 +104,11 @@ def test_followers_killed_all_through_a_handover_and_back_do_no_harm(there: Worl
     for _ in range(2):
         in_step(there)
         old = there.live()
-        process = there.start(
-            [*there.program(), *there.words(verb(there), "--yes")], "coordinator", stdout=-1, text=True
-        )
+        process = there.start([*there.program(), *there.words(verb(there), "--yes")], "coordinator")
         follower = there.follower()
         while process.poll() is None:
-            time.sleep(draw.uniform(0.3, 1.2))
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(draw.uniform(0.3, 1.2))
             there.end(follower)
             follower = there.follower()
         out, _ = process.communicate()

@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.protocol_rig import CEDE, CLOSE, FENCE, OPEN, Installation, installation, until
+from tests.acceptance.protocol_rig import BUSY, CEDE, CLOSE, FENCE, OPEN, Installation, installation, until
+
+IN_TIME = 3.0 + BUSY
+"""max_pause + 2 s, and what a machine that runs other tests beside may take."""
 
 
 @pytest.fixture
@@ -25,7 +28,7 @@ def test_a_write_after_the_fence_has_ended_survives_a_coordinator_that_wakes_lat
     custodian = site.custodian()
     os.kill(custodian, signal.SIGSTOP)
     assert site.live() == []
-    until(lambda: site.word("blue", "W"), 4, "the fence did not end by itself")
+    until(lambda: site.word("blue", "W"), IN_TIME, "the fence did not end by itself")
     os.kill(stalled.pid, signal.SIGCONT)
     until(lambda: site.tells("undone") or site.tells("completed"), told="it neither went on nor back")
     os.kill(custodian, signal.SIGCONT)
@@ -42,7 +45,7 @@ def test_a_write_after_the_fence_has_ended_survives_a_coordinator_that_wakes_lat
 def test_a_write_survives_when_the_custodian_has_ended_the_stalled_coordinator(site: Installation) -> None:
     """Protocol test 1: the same, the custodian awake."""
     site.stopped("cutover", at=CEDE)
-    until(lambda: site.word("blue", "W"), 4)
+    until(lambda: site.word("blue", "W"), IN_TIME)
     site.ok("cutover", "--resume")
     assert site.live() == ["blue"] and site.words("blue")[-1] == "W"
 
@@ -100,8 +103,8 @@ def test_wherever_the_coordinator_is_lost_one_side_takes_writes_in_time(site: In
         assert not site.word(other, "never"), f"{other} took a write"
         return site.word(side, "W")
 
-    until(taken, 3.0, f"{side} takes no write")
-    assert time.monotonic() - lost < 3.0
+    until(taken, IN_TIME, f"{side} takes no write")
+    assert time.monotonic() - lost < IN_TIME + 1.0
     record = site.folder / ".dbsync" / "handover.json"
     until(lambda: not record.exists(), 20, "the custodian did not end")
     assert site.live() == [side]
