@@ -194,6 +194,17 @@ class Installation:
             raise AssertionError(self.ended(process))
         return process
 
+    def lost(self, *words: str, at: str, when: str = "before", nth: int = 1) -> None:
+        """Start a command that stops itself there, and wait until it has, or has been ended for it by its custodian.
+
+        On a busy machine the custodian may have acted before this process looks.
+        """
+        process = self.start(*words, stall=(at, when, str(nth), "SIGSTOP"))
+        until(lambda: state_of(process.pid) in ("T", "Z", ""), told="it never came to the point")
+        if state_of(process.pid) != "T":
+            done = self.ended(process)
+            assert done.code == -signal.SIGKILL, done
+
     def killed(self, *words: str, at: str, when: str = "before", nth: int = 1) -> None:
         """Run a command that is killed there."""
         process = self.start(*words, stall=(at, when, str(nth), "SIGKILL"))

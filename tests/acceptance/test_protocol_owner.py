@@ -94,7 +94,7 @@ POINTS = {
 def test_wherever_the_coordinator_is_lost_one_side_takes_writes_in_time(site: Installation, point: str) -> None:
     """Protocol test 5: within max_pause + 2 s a write succeeds on the side that the table names."""
     at, when, way, side = POINTS[point]
-    lose = site.stopped if way == "stop" else site.killed
+    lose = site.lost if way == "stop" else site.killed
     lose("cutover", at=at, when=when)
     lost = time.monotonic()
     other = {"blue": "green", "green": "blue"}[side]
