@@ -30,7 +30,7 @@ The laws, where each is kept, and the test that tries to break it:
       which over-and-back agrees with the newer row stays ours
     a column that only the newer side has is set when its row   newer_only, left_alone   test_lens
       is created, then left alone and not compared
-    what the older side cannot hold is refused, accepted or     losing, loss, run.put    test_loss, test_keep
+    what the older side cannot hold is refused, accepted or     losing, loss, run.put    test_loss, test_kept
       kept, as declared; never lost in silence
 
 By name alone there is nothing to merge: a put overwrites the row without looking at it.

@@ -127,6 +127,10 @@ class Comparer:
                 )
         return list(known.values()) if tables is None else [known[name.casefold()] for name in dict.fromkeys(tables)]
 
+    def close(self) -> None:
+        """Let go of a view that a comparison which was given up has left."""
+        self._held.close()
+
     # --- ranges ------------------------------------------------------------------------------------
 
     def read_range(self, subject: Subject, after: Key | None, size: int) -> tuple[list[Row], list[Row], Key | None]:

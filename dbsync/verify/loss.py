@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 
 from dbsync.etl.lens import Lens
 from dbsync.etl.loss import Loss, can_lose, filled, may_differ, only_newer, report
@@ -23,8 +24,9 @@ def count_losses(active: Database, idle: Database, lens: Lens, report_to: Report
     """
     counting = _Counting(active, idle, lens, report_to)
     tables = can_lose(lens)
-    lossy = {name: counting.lossy(name) for name in tables if may_differ(lens, name)}
-    left = {name: counting.left(name) for name in tables if only_newer(lens, name)}
+    with closing(counting.comparer):
+        lossy = {name: counting.lossy(name) for name in tables if may_differ(lens, name)}
+        left = {name: counting.left(name) for name in tables if only_newer(lens, name)}
     return report(lens, lossy, left)
 
 

@@ -118,7 +118,7 @@ class _Verification:
         """Every subject, then the hot keys, then the counts, then the verdict."""
         subjects = self.comparer.chosen(tables)
         stale = self._stale()
-        with self._announced(), _collector_at_rest():
+        with self._announced(), _collector_at_rest(), contextlib.closing(self.comparer):
             began = self._bound()
             for subject in subjects:
                 self._table(subject)

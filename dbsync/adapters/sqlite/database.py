@@ -74,17 +74,6 @@ class SqliteDatabase:
         """See ports.Database."""
         return self._address
 
-    def create_missing(self) -> bool:
-        """Create an empty file where there is none. Gives whether it did."""
-        if self.path.exists():
-            return False
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        sqlite3.connect(self.path).close()
-        self.path.touch()
-        return True
-
-    # --- connections ---------------------------------------------------------------------------
-
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
         with self._mutex:

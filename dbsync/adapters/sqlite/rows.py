@@ -262,9 +262,3 @@ class SqliteScratch(SqliteRows):
         names = ", ".join(quoted(c) for c in columns)
         marks = ", ".join("?" for _ in columns)
         self._connection.executemany(f"INSERT INTO {quoted(table)} ({names}) VALUES ({marks})", rows)
-
-
-def batches(rows: Sequence[Row], size: int = 5_000) -> Iterator[Sequence[Row]]:
-    """Slices of at most `size` rows."""
-    for start in range(0, len(rows), size):
-        yield rows[start : start + size]
